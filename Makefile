@@ -1,0 +1,35 @@
+# Everything runs inside .venv, which the first target sets up and later ones leave alone.
+PYTHON ?= python3
+NB ?=
+BIN := .venv/bin
+
+.PHONY: help demo test lab notebooks clean
+.DEFAULT_GOAL := help
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: .venv/ready ## run the notebooks on the built-in network and photos (one: make demo NB=02)
+	@$(BIN)/python -m unioncam_lab.headless $(NB)
+
+test: .venv/ready ## run every check: lint, format, unit tests, stored notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+	UNIONCAM_FIGURES=build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+
+lab: .venv/ready ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
+
+notebooks: .venv/ready ## run the committed notebooks again and store their outputs
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+clean: ## remove what the other targets made
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}: name another, as in make demo PYTHON=python3.12")'
+	@echo "Setting up .venv: about 2 minutes and 7 GB on Linux, once."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@

@@ -1,0 +1,470 @@
+"""UnionCAM: where in an image the evidence for a class lies, by Equations 1-8 of the paper.
+
+    Hu H, Wang R, Lin H, Yu H (2024). UnionCAM: enhancing CNN interpretability through denoising, weighted
+    fusion, and selective high-quality class activation mapping. Front. Neurorobot. 18:1490198.
+    https://doi.org/10.3389/fnbot.2024.1490198
+
+The file reads from top to bottom in the order in which the data flow (Algorithm 1 of the paper):
+
+    Protocol                                what the paper leaves open, and what is chosen here
+    Scorer, Evidence, capture               line 1: one forward and one backward pass of the classifier
+    denoise, pixel_weights, denoised_cam    lines 2-3, Eqs. 1-3: Activation Map Denoising (AMD)
+    region_weights, region_cam              lines 4-5: one masked image per channel
+    contribution                            Eqs. 4, 5, 7: what a map contributes to the class score
+    UnionSteps, union_cam                   lines 6-10, Eqs. 6-8: Activation Map Union and Selection (AMU, AMS)
+    UnionCAM                                all of it behind pytorch-grad-cam's call
+
+Shapes: N images, K channels of the target layer of size h x w, images of size H x W, C classes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What the paper does not say, as named options. The defaults are the plainest reading of its text."""
+
+    # f^c: the softmax probability of class c, or its logit
+    class_score: Literal["probability", "logit"] = "probability"
+    # c where no target is given: the network's first choice; "label" makes the target mandatory
+    explained_class: Literal["top-1", "label"] = "top-1"
+    # what is differentiated by the activations to give W
+    gradient_of: Literal["logit", "probability"] = "logit"
+    # where masks multiply, so what 0 looks like: black, or the mean colour of the training images
+    mask_space: Literal["pixel", "normalized"] = "pixel"
+    # W_R: f^c of the masked image; the softmax of its logits over the channels; f^c less that of the black image
+    region_weights: Literal["score", "softmax", "increase"] = "score"
+    # how an upsampled map is scaled before it masks an image or is added to another map
+    map_scale: Literal["min-max", "none"] = "min-max"
+    # whether negative evidence in L_Denoising and L_Region is set to 0
+    relu: bool = True
+    # Eq. 1's percentile: of each channel's gradient, of its positive part, or of the finished map's pixels
+    percentile_over: Literal["channel", "positive", "map"] = "channel"
+    # whether a negative contribution counts as 0 in Eq. 6
+    clamp_beta: bool = False
+    # The rest is read where pictures and networks are prepared, by unioncam_lab's load_photo and load_classifier:
+    # resize to the classifier's square, or resize the short side and crop the middle
+    image_fit: Literal["square", "center-crop"] = "square"
+    # whether the classifier applies its training mean and standard deviation
+    normalization: Literal["inside", "none"] = "inside"
+    # the last feature map after its activation, or after the max-pool behind it
+    target_layer: Literal["activation", "pool"] = "activation"
+
+    def __post_init__(self):
+        for option in fields(self):
+            value, allowed = getattr(self, option.name), get_args(option.type) or (True, False)
+            if value not in allowed:
+                raise ValueError(f"Protocol.{option.name} is {value!r}; it can be {' or '.join(map(repr, allowed))}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """f^c: images (N, 3, H, W) -> score of class c (N,)."""
+
+    network: Callable[[Tensor], Tensor]  # images -> logits (N, C), or at once -> f^c (N,)
+    target: int
+    class_score: str = "probability"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.read(self.network(images))
+
+    def read(self, output: Tensor) -> Tensor:
+        """f^c (N,) from what the network returned."""
+        if output.ndim == 1:
+            return output
+        return (output.softmax(1) if self.class_score == "probability" else output)[:, self.target]
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What one forward and one backward pass give for one image and one class. Every map is a function of it."""
+
+    image: Tensor  # I0, (3, H, W), as the classifier takes it
+    target: int  # c, the class that is explained
+    activations: Tensor  # A, (K, h, w): the feature maps of the target layer
+    gradients: Tensor  # W, (K, h, w): d logit_c / d A
+    probability: float  # softmax probability of c for the whole image
+    black_score: float  # f^c(I_b): the score of what a mask of zeros leaves
+    score: Callable[[Tensor], Tensor]  # f^c: images (N, 3, H, W) -> (N,)
+    protocol: Protocol = Protocol()
+    background: Tensor | float = 0.0  # what a mask of 0 shows: 0 (black), or a colour (3, 1, 1)
+
+    def masked(self, masks: Tensor) -> Tensor:
+        """mask ∘ I0 for each of the masks (N, H, W): images (N, 3, H, W)."""
+        images = self.background + masks[:, None].to(self.image) * (self.image - self.background)
+        return images.contiguous(memory_format=torch.channels_last)  # up to twice as fast on a CPU
+
+    @cached_property
+    def live(self) -> Tensor:
+        """(K,) bool: the channels that are not constant. A constant one masks nothing and is never scored."""
+        return self.activations.amax((1, 2)) > self.activations.amin((1, 2))
+
+    @property
+    def region_scores(self) -> Tensor:
+        """(K,): f^c(mask_k ∘ I0), 0 for constant channels. The expensive step; done on first use, then kept."""
+        return self._region_pass[0]
+
+    @property
+    def region_logits(self) -> Tensor:
+        """(K,): logit_c of the same masked images, from the same pass; -inf for constant channels."""
+        if self._region_pass[1] is None:
+            raise ValueError("region_weights='softmax' needs logits, but the given score returns f^c alone.")
+        return self._region_pass[1]
+
+    @cached_property
+    def _region_pass(self) -> tuple[Tensor, Tensor | None]:
+        scorer = self.score if isinstance(self.score, Scorer) else Scorer(self.score, self.target)
+        scores = self.activations.new_zeros(len(self.activations))
+        logits = torch.full_like(scores, -torch.inf)
+        chunk = 8 if self.image.device.type == "cpu" else 64  # a CPU is fastest while a chunk stays in its cache
+        for channels in self.live.nonzero().flatten().split(chunk):
+            output = scorer.network(self.masked(_fit(self.activations[channels], self)))
+            scores[channels] = scorer.read(output).to(scores)
+            if output.ndim == 1:
+                logits = None
+            else:
+                logits[channels] = output[:, self.target].to(logits)
+        return scores, logits
+
+
+def capture(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    target_layer: nn.Module | str,
+    targets: Sequence | None = None,
+    score: Callable[[Tensor], Tensor] | None = None,
+    protocol: Protocol = Protocol(),
+) -> list[Evidence]:
+    """Algorithm 1, line 1: one forward and one backward pass, and the score of the black image.
+
+    Args:
+        model: classifier, images -> logits (N, C). Training mode, frozen parameters and in-place ReLUs are fine; it is
+            left as it was. If it has an attribute `input_range` = (low, high), the images must lie within.
+        images: (N, 3, H, W), floating point, as the model takes them.
+        target_layer: a module of the model, or its dotted name, with output (N, K, h, w). If the model calls it several
+            times, the last call counts.
+        targets: one class index per image, or a sequence of several per image; None: the network's first choice.
+        score: what judges masked images in the model's place: images -> logits (N, C) or -> f^c (N,).
+        protocol: what the paper leaves open.
+
+    Returns:
+        One Evidence for each image and class, in the order of the images and their classes.
+
+    Raises:
+        TypeError, ValueError: one sentence that names what is wrong.
+    """
+    layer, name = _find_layer(model, target_layer)
+    _check_images(images, model)
+    classes = _check_targets(targets, images, protocol)
+    outputs = []
+
+    def cut(_module, _inputs, output):
+        if not _is_four_dimensional(output):
+            raise ValueError(f"The layer {name} returns {_kind(output)}; a target layer returns N×K×h×w.")
+        # The graph begins here: nothing below is differentiated, and an in-place ReLU above changes a copy.
+        torch.set_grad_enabled(True)
+        outputs.append(output.detach().clone().requires_grad_())
+        return outputs[-1].clone()
+
+    with torch.inference_mode(False), torch.no_grad(), _evaluation(model):
+        images = images.detach().clone().to(next(model.parameters(), images).device)
+        background = _background(model, images, protocol)
+        hook = layer.register_forward_hook(cut)
+        try:
+            logits = model(images)
+        finally:
+            hook.remove()
+        classes = _check_outputs(logits, images, classes, outputs, name)
+        activations = outputs[-1]
+        with torch.enable_grad():
+            probabilities = logits.softmax(1)
+            scores = logits if protocol.gradient_of == "logit" else probabilities
+            # Images of a batch do not touch each other: one backward pass serves the j-th class of all of them.
+            rounds = [
+                [scores[i, c[j]] for i, c in enumerate(classes) if j < len(c)] for j in range(max(map(len, classes)))
+            ]
+            gradients = [_gradient(torch.stack(wanted).sum(), activations, name) for wanted in rounds]
+    probabilities = probabilities.detach()
+    network = score or partial(_logits, model)
+    black = network(torch.zeros_like(images[:1]) + background)
+    precise = torch.promote_types(activations.dtype, torch.float32)
+    evidences = []
+    for i, j, c in ((i, j, c) for i, per_image in enumerate(classes) for j, c in enumerate(per_image)):
+        maps = activations[i].detach().to(precise), gradients[j][i].to(precise)
+        scorer = Scorer(network, c, protocol.class_score)
+        numbers = float(probabilities[i, c]), float(scorer.read(black))
+        evidences.append(Evidence(images[i], c, *maps, *numbers, scorer, protocol, background))
+    return evidences
+
+
+def denoise(gradients: Tensor, theta: float, positive: bool = False) -> Tensor:
+    """Eq. 1: each channel keeps the values that reach its theta-th percentile; the others become 0.
+
+    Args:
+        gradients: W, (..., h, w).
+        theta: percentile in [0, 100], interpolated linearly between neighbouring values.
+        positive: take the percentile of the channel's positive values alone.
+    """
+    if not 0 <= theta <= 100:
+        raise ValueError(f"theta is {theta}; a percentile lies between 0 and 100.")
+    flat = gradients.flatten(-2)
+    ranked, length = flat.sort(-1).values, flat.shape[-1]
+    count = (flat > 0).sum(-1, keepdim=True) if positive else torch.full_like(ranked[..., :1], length)
+    # Multiplied before divided, so that a percentile which falls on a value is that value, and Eq. 1's >= keeps it.
+    rank = (length - count + theta * (count - 1).double() / 100).clamp(0, length - 1)
+    below, above = ranked.gather(-1, rank.floor().long()), ranked.gather(-1, rank.ceil().long())
+    threshold = torch.lerp(below, above, rank.frac().to(flat.dtype))
+    kept = (flat >= threshold) & (flat > 0) if positive else flat >= threshold
+    return flat.where(kept, 0).view_as(gradients)
+
+
+def pixel_weights(gradients: Tensor) -> Tensor:
+    """Eq. 3 times ReLU(W), the factor of A in Eq. 2: (K, h, w).
+
+    alpha is one over the sum of the channel's positive gradients, so a channel's weights sum to 1, however small its
+    gradients are; they are all 0 where no gradient is positive.
+    """
+    positive = gradients.relu()
+    total = positive.sum((-2, -1), keepdim=True)
+    return (positive / total).where(total > 0, 0)
+
+
+def denoised_cam(evidence: Evidence, theta: float = 10) -> Tensor:
+    """Eqs. 1-3: L_Denoising, the sum over channels of alpha ∘ ReLU(W) ∘ A, W denoised: (H, W) in [0, 1]."""
+    reading = evidence.protocol.percentile_over
+    gradients = evidence.gradients
+    if reading != "map":
+        gradients = denoise(gradients, theta, positive=reading == "positive")
+    cam = _finish((pixel_weights(gradients) * evidence.activations).sum(0), evidence)
+    return denoise(cam, theta) if reading == "map" else cam
+
+
+def region_weights(evidence: Evidence) -> Tensor:
+    """W_R, (K,): what each channel, used as a mask, leaves of the class score. Constant channels weigh 0."""
+    match evidence.protocol.region_weights:
+        case "score":
+            return evidence.region_scores
+        case "increase":
+            return (evidence.region_scores - evidence.black_score).where(evidence.live, 0)
+        case "softmax":
+            return evidence.region_logits.softmax(0).where(evidence.live, 0)
+
+
+def region_cam(evidence: Evidence) -> Tensor:
+    """Algorithm 1, lines 4-5: L_Region, the feature maps summed with the weights W_R: (H, W) in [0, 1]."""
+    return _finish(torch.einsum("k,khw->hw", region_weights(evidence), evidence.activations), evidence)
+
+
+def contribution(evidence: Evidence, cam: Tensor) -> float:
+    """Eqs. 4, 5 and 7: beta = f^c(cam ∘ I0) - f^c(I_b), for a map (H, W)."""
+    cam = torch.as_tensor(cam)
+    if cam.shape != evidence.image.shape[1:]:
+        raise ValueError(
+            f"The map is {list(cam.shape)}; it must have the image's size {list(evidence.image.shape[1:])}."
+        )
+    return float(evidence.score(evidence.masked(cam[None]))) - evidence.black_score
+
+
+@dataclass(frozen=True, eq=False)
+class UnionSteps:
+    """Every intermediate of Algorithm 1. Maps are (H, W) in [0, 1]; betas are differences of class scores."""
+
+    denoised: Tensor
+    region: Tensor
+    united: Tensor
+    beta_denoising: float
+    beta_region: float
+    beta_united: float
+    selected: Literal["united", "region"]
+    cam: Tensor  # L_UnionCAM, the selected map
+
+
+def union_cam(evidence: Evidence, theta: float = 10) -> UnionSteps:
+    """Algorithm 1: the denoised and the region map, their union (Eq. 6), and the choice by contribution (Eq. 8)."""
+    denoised, region = denoised_cam(evidence, theta), region_cam(evidence)
+    beta_denoising, beta_region = contribution(evidence, denoised), contribution(evidence, region)
+    weights = [max(beta, 0.0) if evidence.protocol.clamp_beta else beta for beta in (beta_denoising, beta_region)]
+    united = _scale(weights[0] * denoised + weights[1] * region, evidence)
+    beta_united = contribution(evidence, united)
+    # Two weights of 0 unite nothing: then the region map stands, whatever the empty map scores.
+    selected = "united" if any(weights) and beta_united > beta_region else "region"
+    cam = united if selected == "united" else region
+    return UnionSteps(denoised, region, united, beta_denoising, beta_region, beta_united, selected, cam)
+
+
+@dataclass(eq=False, repr=False)
+class UnionCAM:
+    """UnionCAM behind pytorch-grad-cam's call, for any classifier and whatever tensor it takes.
+
+    Example:
+        >>> cam = UnionCAM(model, target_layers=[model.layer4[-1]])
+        >>> maps = cam(input_tensor)    # (N, H, W) float32 in [0, 1], each image's first choice explained
+        >>> maps = cam(input_tensor, targets=[ClassifierOutputTarget(281)] * len(input_tensor))
+
+    With several target layers the map is the mean of theirs, rescaled. The black image of the paper is a tensor of
+    zeros; if the model takes normalized images, zeros are the mean colour.
+    """
+
+    model: nn.Module
+    target_layers: Sequence[nn.Module | str]
+    theta: float = 10
+    protocol: Protocol = Protocol()
+    score: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self):
+        if isinstance(self.target_layers, nn.Module | str):
+            self.target_layers = [self.target_layers]
+        for layer in self.target_layers:
+            _find_layer(self.model, layer)
+
+    def __call__(self, input_tensor: Tensor, targets: Sequence | None = None) -> np.ndarray:
+        """Explain images (N, 3, H, W), one class each: (N, H, W) float32 in [0, 1]. Arguments as in `capture`."""
+        per_layer = []
+        for layer in self.target_layers:
+            options = {"target_layer": layer, "targets": targets, "score": self.score, "protocol": self.protocol}
+            evidences = capture(self.model, input_tensor, **options)
+            per_layer.append(torch.stack([union_cam(evidence, self.theta).cam for evidence in evidences]))
+        return min_max(torch.stack(per_layer).mean(0)).float().cpu().numpy()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_exception):
+        """Nothing to release: no hook outlives a call."""
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Each map (..., H, W) to [0, 1] by its own minimum and maximum; a constant map to 0."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return ((maps - low) / (high - low)).where(high > low, 0)
+
+
+def _scale(maps: Tensor, evidence: Evidence) -> Tensor:
+    return min_max(maps) if evidence.protocol.map_scale == "min-max" else maps
+
+
+def _fit(maps: Tensor, evidence: Evidence) -> Tensor:
+    """Maps (N, h, w) upsampled bilinearly to the image's size and scaled: (N, H, W)."""
+    size = evidence.image.shape[1:]
+    return _scale(F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0], evidence)
+
+
+def _finish(cam: Tensor, evidence: Evidence) -> Tensor:
+    """A weighted sum of feature maps (h, w) made a saliency map (H, W)."""
+    return _fit((cam.relu() if evidence.protocol.relu else cam)[None], evidence)[0]
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    with _evaluation(model):
+        return model(images)
+
+
+def _gradient(score: Tensor, activations: Tensor, name: str) -> Tensor:
+    gradient = None
+    if score.requires_grad:
+        (gradient,) = torch.autograd.grad(score, activations, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        raise ValueError(f"The class score does not depend on the layer {name}, so it has no gradient there.")
+    return gradient
+
+
+def _background(model: nn.Module, images: Tensor, protocol: Protocol) -> Tensor | float:
+    if protocol.mask_space == "pixel":
+        return 0.0
+    # Masking the normalized tensor, mask * (I - mean) / std, is masking towards the mean colour in pixel space.
+    if getattr(model, "mean", None) is None:
+        raise ValueError("mask_space='normalized' needs a classifier with its mean colour in an attribute `mean`.")
+    return model.mean.reshape(3, 1, 1).to(images)
+
+
+def _is_four_dimensional(output) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 4
+
+
+def _kind(value) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
+
+
+def _find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[nn.Module, str]:
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
+        if module is layer or name == layer:
+            return module, name or type(model).__name__
+    wanted = repr(layer) if isinstance(layer, str) else f"{type(layer).__name__} that was given"
+    raise ValueError(
+        f"{type(model).__name__} has no layer {wanted}; its last ones are {', '.join(list(modules)[-5:])}."
+    )
+
+
+def _check_images(images: Tensor, model: nn.Module):
+    if not _is_four_dimensional(images) or images.shape[1] != 3 or 0 in images.shape:
+        raise ValueError(f"The images are {_kind(images)}; a tensor N×3×H×W is needed.")
+    if not images.is_floating_point():
+        raise TypeError(f"The images are {images.dtype}; floating point is needed: images / 255 for 8-bit ones.")
+    if not images.isfinite().all():
+        raise ValueError(f"{int((~images.isfinite()).sum())} values of the images are NaN or infinite.")
+    low, high = getattr(model, "input_range", (-torch.inf, torch.inf))
+    if images.min() < low or images.max() > high:
+        found = f"{float(images.min()):.3g} to {float(images.max()):.3g}"
+        raise ValueError(f"The images range from {found}; this classifier takes {low:g} to {high:g}.")
+    if (dtype := next(model.parameters(), images).dtype) != images.dtype:
+        raise TypeError(f"The images are {images.dtype} and the model is {dtype}; they must be the same.")
+
+
+def _check_targets(targets: Sequence | None, images: Tensor, protocol: Protocol) -> list[list[int]] | None:
+    """Each image's classes, from indices, sequences of indices or pytorch-grad-cam's ClassifierOutputTargets."""
+
+    def classes(target) -> list[int]:
+        if type(target).__name__ == "ClassifierOutputTarget":
+            target = target.category
+        if isinstance(target, Tensor | np.ndarray | np.generic):
+            target = target.tolist()
+        if isinstance(target, int) and not isinstance(target, bool):
+            return [target]
+        if isinstance(target, list | tuple) and target:
+            return [c for each in target for c in classes(each)]
+        raise TypeError(f"A target is {target!r}; it must be a class index or a ClassifierOutputTarget.")
+
+    if targets is None:
+        if protocol.explained_class == "label":
+            raise ValueError("The protocol explains the label, so targets must be given.")
+        return None
+    if isinstance(targets, str) or not hasattr(targets, "__len__") or len(targets) != len(images):
+        raise ValueError(f"targets is {targets!r}; one target for each of the {len(images)} images is needed.")
+    return [classes(target) for target in targets]
+
+
+def _check_outputs(logits, images: Tensor, classes: list[list[int]] | None, outputs: list, name: str):
+    """The classes to explain, once the forward pass has shown that there are logits, such classes and feature maps."""
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        raise ValueError(f"The model returns {_kind(logits)} for {len(images)} images; logits N×C are needed.")
+    if not logits.isfinite().all():
+        raise ValueError("The model's logits hold NaN or infinite values.")
+    for c in (c for per_image in classes or [] for c in per_image):
+        if not 0 <= c < logits.shape[1]:
+            raise ValueError(f"The target {c} is out of range: the classifier has classes 0 to {logits.shape[1] - 1}.")
+    if not outputs:
+        raise ValueError(f"The layer {name} was not reached in the forward pass.")
+    return classes or [[int(c)] for c in logits.argmax(1)]

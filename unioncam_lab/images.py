@@ -1,0 +1,218 @@
+"""What the classifier sees: photos of installed packages, a folder of one's own, and composed scenes with masks."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import matplotlib.cbook
+import numpy as np
+import skimage.data
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+CUTOUTS = Path(__file__).parent.parent / "data" / "cutouts"
+PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+Fit = Literal["square", "center-crop"]
+
+
+def to_tensor(photo: Image.Image, size: int = 224, fit: Fit = "square") -> Tensor:
+    """Any picture of Pillow's as RGB (3, size, size), float32 in [0, 1].
+
+    It is turned as its EXIF orientation says, transparency is laid on white, 16 bits become 8. Then it is resized with
+    antialiased bilinear interpolation: to the square, proportions changed ("square", the paper's way), or by its short
+    side, the middle cropped ("center-crop").
+    """
+    photo = ImageOps.exif_transpose(photo)
+    if photo.mode.startswith("I"):
+        values = np.asarray(photo)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"Its values range from {values.min()} to {values.max()}; 8 or 16 bits are expected.")
+        photo = Image.fromarray((values / 257).round().astype(np.uint8))
+    elif photo.mode == "F":
+        raise ValueError("Its values are floating point; 8 or 16 bits are expected.")
+    if photo.has_transparency_data:
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo.convert("RGBA"))
+    photo = photo.convert("RGB")
+    if fit == "center-crop":
+        photo = ImageOps.fit(photo, (size, size), Image.Resampling.BILINEAR)
+    elif fit == "square":
+        photo = photo.resize((size, size), Image.Resampling.BILINEAR)
+    else:
+        raise ValueError(f"fit is {fit!r}; it can be {' or '.join(map(repr, get_args(Fit)))}.")
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+
+
+def load_photo(path: str | Path, size: int = 224, fit: Fit = "square") -> Tensor:
+    """The photo in a file as RGB (3, size, size), float32 in [0, 1]; see `to_tensor`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no picture, is truncated, or has values that no photo has; one sentence that names it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no photo {path}.")
+    try:
+        with Image.open(path) as photo:
+            photo.load()
+            return to_tensor(photo, size, fit)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"The photo {path} cannot be used: {error}") from error
+
+
+def photo_paths(folder: str | Path) -> list[Path]:
+    """The picture files in a folder, sorted by name; each is for `load_photo`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"There is no folder {folder}.")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f"The folder {folder} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))}).")
+    return paths
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo that comes with an installed package."""
+
+    name: str
+    image: Tensor  # (3, size, size), RGB in [0, 1]
+    label: str | None  # the ImageNet class it shows; None if it has none
+    source: str
+
+
+def _grace_hopper() -> np.ndarray:
+    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+        return np.asarray(Image.open(file))
+
+
+DEMO_PHOTOS: dict[str, tuple[Callable[[], np.ndarray], str | None, str]] = {
+    "coffee": (skimage.data.coffee, "espresso", "scikit-image; Rachel Michetti, CC0"),
+    "camera": (skimage.data.camera, "tripod", "scikit-image; Lav Varshney, CC0"),
+    "chelsea": (skimage.data.chelsea, "Egyptian cat", "scikit-image; Stéfan van der Walt, CC0"),
+    "motorcycle": (lambda: skimage.data.stereo_motorcycle()[0], "moped", "scikit-image; Middlebury stereo 2014"),
+    "hopper": (_grace_hopper, "military uniform", "Matplotlib; James S. Davis, US Navy, public domain"),
+    "rocket": (skimage.data.rocket, None, "scikit-image; SpaceX, public domain"),
+    "astronaut": (skimage.data.astronaut, None, "scikit-image; NASA, public domain"),
+}
+
+
+def demo_photo(name: str, size: int = 224, fit: Fit = "square") -> Photo:
+    """One of the DEMO_PHOTOS. The built-in network names those with a label rightly, and the other two wrongly."""
+    if name not in DEMO_PHOTOS:
+        raise ValueError(f"There is no demo photo {name!r}; there are {', '.join(DEMO_PHOTOS)}.")
+    read, label, source = DEMO_PHOTOS[name]
+    return Photo(name, to_tensor(Image.fromarray(read()), size, fit), label, source)
+
+
+def demo_photos(size: int = 224, fit: Fit = "square") -> list[Photo]:
+    """All DEMO_PHOTOS."""
+    return [demo_photo(name, size, fit) for name in DEMO_PHOTOS]
+
+
+@dataclass(frozen=True, eq=False)
+class SceneObject:
+    label: str  # its ImageNet class
+    mask: Tensor  # (size, size) bool: the pixels that are the object's
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A composed picture of which it is known where every object is."""
+
+    image: Tensor  # (3, size, size), RGB in [0, 1]
+    objects: tuple[SceneObject, ...]
+    background: str
+
+
+SceneKind = Literal["one", "two of a class", "two classes"]
+# Grey textures of scikit-image (CC0) and the colour each is given; "sky" is drawn.
+TEXTURES = {"grass": (0.75, 1.0, 0.45), "gravel": (1.0, 0.93, 0.82), "brick": (1.25, 0.9, 0.75)}
+BACKGROUNDS = (*TEXTURES, "sky")
+
+
+@cache
+def cutouts() -> dict[str, Image.Image]:
+    """Photographed objects with an alpha channel, by ImageNet class (data/cutouts)."""
+    with (CUTOUTS / "cutouts.csv").open(newline="") as table:
+        return {row["class"]: Image.open(CUTOUTS / row["file"]).convert("RGBA") for row in csv.DictReader(table)}
+
+
+def compose_scene(
+    kind: SceneKind,
+    seed: int,
+    size: int = 224,
+    *,
+    labels: tuple[str, ...] | None = None,
+    background: str | None = None,
+) -> Scene:
+    """Cut-outs pasted on a texture or a sky: one object, two of a class, or one each of two classes, side by side.
+
+    A pixel is an object's where the opacity of its resized cut-out is at least one half. Objects do not overlap.
+
+    Args:
+        kind: what is in the scene.
+        seed: the same seed gives the same scene.
+        size: side in pixels.
+        labels: which classes, of `cutouts()`; one for each object, or one for all. Drawn where None.
+        background: one of BACKGROUNDS. Drawn where None.
+    """
+    if kind not in get_args(SceneKind):
+        raise ValueError(f"kind is {kind!r}; it can be {' or '.join(map(repr, get_args(SceneKind)))}.")
+    random = np.random.default_rng([get_args(SceneKind).index(kind), seed])
+    drawn = random.choice(sorted(cutouts()), 1 if kind != "two classes" else 2, replace=False).tolist()
+    drawn_background = str(random.choice(BACKGROUNDS))
+    labels, background = list(labels or drawn), background or drawn_background
+    count = 1 if kind == "one" else 2
+    labels = labels * count if len(labels) == 1 else labels
+    unknown = [label for label in labels if label not in cutouts()]
+    if unknown or len(labels) != count or (kind == "two classes") != (len(set(labels)) == 2):
+        raise ValueError(f"labels are {labels}; {kind!r} needs such classes of {', '.join(cutouts())}.")
+
+    pixels = _background(background, random, size)
+    objects = []
+    for i, label in enumerate(labels):
+        column = size // count
+        box = (random.uniform(0.88, 0.98, 2) if count == 2 else random.uniform(0.65, 0.9, 2)) * (column, size)
+        cutout = ImageOps.contain(cutouts()[label], tuple(box.round().astype(int).tolist()), Image.Resampling.BILINEAR)
+        if random.random() < 0.5:
+            cutout = ImageOps.mirror(cutout)
+        x = i * column + int(random.integers(0, column - cutout.width + 1))
+        y = int(random.integers(0, size - cutout.height + 1))
+        rgba = np.asarray(cutout, dtype=np.float32) / 255
+        opacity = np.zeros((size, size), dtype=np.float32)
+        opacity[y : y + cutout.height, x : x + cutout.width] = rgba[..., 3]
+        window = pixels[y : y + cutout.height, x : x + cutout.width]
+        window += rgba[..., 3:] * (rgba[..., :3] - window)
+        objects.append(SceneObject(label, torch.from_numpy(opacity >= 0.5)))
+    image = torch.from_numpy(pixels).permute(2, 0, 1).clamp(0, 1)
+    return Scene(image.contiguous(), tuple(objects), background)
+
+
+def _background(name: str, random: np.random.Generator, size: int) -> np.ndarray:
+    """(size, size, 3) float32 in [0, 1]."""
+    if name == "sky":
+        return _sky(random, size)
+    if name not in TEXTURES:
+        raise ValueError(f"background is {name!r}; it can be {', '.join(BACKGROUNDS)}.")
+    texture = getattr(skimage.data, name)()
+    x, y = random.integers(0, texture.shape[0] - 320, 2)
+    grey = Image.fromarray(texture[y : y + 320, x : x + 320]).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(grey, dtype=np.float32)[..., None] / 255 * np.float32(TEXTURES[name])
+
+
+def _sky(random: np.random.Generator, size: int) -> np.ndarray:
+    """A blue that pales towards the horizon, with clouds of noise at five scales."""
+    height = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
+    blue = (1 - height) * np.float32([0.25, 0.5, 0.85]) + height * np.float32([0.75, 0.87, 0.97])
+    clouds = np.zeros((size, size), dtype=np.float32)
+    for octave in range(5):
+        noise = random.random((3 * 2**octave, 2 * 2**octave), dtype=np.float32)
+        clouds += np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)) / 2**octave
+    cover = np.clip(clouds - clouds.mean(), 0, None)
+    cover = (cover / cover.max())[..., None] * 0.9
+    return blue * (1 - cover) + cover * np.float32([0.98, 0.98, 1.0])
