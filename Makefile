@@ -16,7 +16,7 @@ test: .venv/ready ## run every check: lint, format, unit tests, stored notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
-	UNIONCAM_FIGURES=build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+	UNIONCAM_FIGURES=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
 
 lab: .venv/ready ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb

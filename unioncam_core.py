@@ -33,31 +33,19 @@ from torch import Tensor, nn
 class Protocol:
     """What the paper does not say, as named options. The defaults are the plainest reading of its text."""
 
-    # f^c: the softmax probability of class c, or its logit
-    class_score: Literal["probability", "logit"] = "probability"
-    # c where no target is given: the network's first choice; "label" makes the target mandatory
-    explained_class: Literal["top-1", "label"] = "top-1"
-    # what is differentiated by the activations to give W
-    gradient_of: Literal["logit", "probability"] = "logit"
-    # where masks multiply, so what 0 looks like: black, or the mean colour of the training images
-    mask_space: Literal["pixel", "normalized"] = "pixel"
-    # W_R: f^c of the masked image; the softmax of its logits over the channels; f^c less that of the black image
-    region_weights: Literal["score", "softmax", "increase"] = "score"
-    # how an upsampled map is scaled before it masks an image or is added to another map
-    map_scale: Literal["min-max", "none"] = "min-max"
-    # whether negative evidence in L_Denoising and L_Region is set to 0
-    relu: bool = True
-    # Eq. 1's percentile: of each channel's gradient, of its positive part, or of the finished map's pixels
-    percentile_over: Literal["channel", "positive", "map"] = "channel"
-    # whether a negative contribution counts as 0 in Eq. 6
-    clamp_beta: bool = False
-    # The rest is read where pictures and networks are prepared, by unioncam_lab's load_photo and load_classifier:
-    # resize to the classifier's square, or resize the short side and crop the middle
-    image_fit: Literal["square", "center-crop"] = "square"
-    # whether the classifier applies its training mean and standard deviation
-    normalization: Literal["inside", "none"] = "inside"
-    # the last feature map after its activation, or after the max-pool behind it
-    target_layer: Literal["activation", "pool"] = "activation"
+    class_score: Literal["probability", "logit"] = "probability"  # f^c: softmax probability of c, or its logit
+    explained_class: Literal["top-1", "label"] = "top-1"  # c where no target is given; "label": one must be given
+    gradient_of: Literal["logit", "probability"] = "logit"  # what W differentiates
+    mask_space: Literal["pixel", "normalized"] = "pixel"  # what a mask of 0 shows: black, or the mean colour
+    region_weights: Literal["score", "softmax", "increase"] = "score"  # W_R: f^c, softmax_k of logit_c, f^c - f^c(I_b)
+    map_scale: Literal["min-max", "none"] = "min-max"  # of an upsampled map before it masks an image or is added
+    relu: bool = True  # negative evidence in L_Denoising and L_Region is set to 0
+    percentile_over: Literal["channel", "positive", "map"] = "channel"  # Eq. 1: of W^k, of W^k > 0, of the map's pixels
+    clamp_beta: bool = False  # a negative contribution counts as 0 in Eq. 6
+    # Choices about the picture and the network, which unioncam_lab's load_photo and load_classifier read:
+    image_fit: Literal["square", "center-crop"] = "square"  # resize to a square, or the short side and crop
+    normalization: Literal["inside", "none"] = "inside"  # training mean and deviation, applied in the classifier or not
+    target_layer: Literal["activation", "pool"] = "activation"  # last map after its activation, or after its max-pool
 
     def __post_init__(self):
         for option in fields(self):
@@ -98,6 +86,10 @@ class Evidence:
     protocol: Protocol = Protocol()
     background: Tensor | float = 0.0  # what a mask of 0 shows: 0 (black), or a colour (3, 1, 1)
 
+    def masks(self, channels: Tensor | list[int]) -> Tensor:
+        """The feature maps of n channels as masks (n, H, W): upsampled, each scaled to [0, 1]."""
+        return _fit(self.activations[channels], self)
+
     def masked(self, masks: Tensor) -> Tensor:
         """mask ∘ I0 for each of the masks (N, H, W): images (N, 3, H, W)."""
         images = self.background + masks[:, None].to(self.image) * (self.image - self.background)
@@ -126,8 +118,9 @@ class Evidence:
         scores = self.activations.new_zeros(len(self.activations))
         logits = torch.full_like(scores, -torch.inf)
         chunk = 8 if self.image.device.type == "cpu" else 64  # a CPU is fastest while a chunk stays in its cache
-        for channels in self.live.nonzero().flatten().split(chunk):
-            output = scorer.network(self.masked(_fit(self.activations[channels], self)))
+        live = self.live.nonzero().flatten()
+        for channels in (live[first : first + chunk] for first in range(0, len(live), chunk)):
+            output = scorer.network(self.masked(self.masks(channels)))
             scores[channels] = scorer.read(output).to(scores)
             if output.ndim == 1:
                 logits = None
@@ -436,24 +429,19 @@ def _check_images(images: Tensor, model: nn.Module):
 def _check_targets(targets: Sequence | None, images: Tensor, protocol: Protocol) -> list[list[int]] | None:
     """Each image's classes, from indices, sequences of indices or pytorch-grad-cam's ClassifierOutputTargets."""
 
-    def classes(target) -> list[int]:
-        if type(target).__name__ == "ClassifierOutputTarget":
-            target = target.category
-        if isinstance(target, Tensor | np.ndarray | np.generic):
-            target = target.tolist()
-        if isinstance(target, int) and not isinstance(target, bool):
-            return [target]
-        if isinstance(target, list | tuple) and target:
-            return [c for each in target for c in classes(each)]
-        raise TypeError(f"A target is {target!r}; it must be a class index or a ClassifierOutputTarget.")
-
     if targets is None:
         if protocol.explained_class == "label":
             raise ValueError("The protocol explains the label, so targets must be given.")
         return None
     if isinstance(targets, str) or not hasattr(targets, "__len__") or len(targets) != len(images):
         raise ValueError(f"targets is {targets!r}; one target for each of the {len(images)} images is needed.")
-    return [classes(target) for target in targets]
+    classes = []
+    for target in targets.tolist() if isinstance(targets, Tensor) else targets:
+        indices = np.atleast_1d(target.category if type(target).__name__ == "ClassifierOutputTarget" else target)
+        if indices.ndim > 1 or indices.size == 0 or indices.dtype.kind not in "iu":
+            raise TypeError(f"A target is {target!r}; it must be a class index or a ClassifierOutputTarget.")
+        classes.append(indices.tolist())
+    return classes
 
 
 def _check_outputs(logits, images: Tensor, classes: list[list[int]] | None, outputs: list, name: str):

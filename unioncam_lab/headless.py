@@ -1,0 +1,175 @@
+"""Runs the notebooks without a screen: executed copies, web pages and an index into build/, pictures into figures/.
+
+python -m unioncam_lab.headless              all notebooks
+python -m unioncam_lab.headless 02           one, by the number it starts with
+python -m unioncam_lab.headless 00 -p photo my_photo.jpg -p theta 50
+"""
+
+import argparse
+import ast
+import base64
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import jinja2
+import jupyter_server_mathjax
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS, FIGURES = ROOT / "notebooks", ROOT / "figures"
+# MathJax and its fonts lie beside the pages, so that equations need no network.
+MATHJAX = Path(jupyter_server_mathjax.__file__).parent / "static"
+MATHJAX_URL = "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full,Safe"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An executed notebook, as the summary and the index page show it."""
+
+    name: str
+    title: str
+    lead: str
+    seconds: float
+    error: str | None
+
+
+def find(wanted: Sequence[str]) -> list[Path]:
+    """The notebooks whose names start with one of the wanted numbers or names; all of them if none is wanted."""
+    available = sorted(NOTEBOOKS.glob("*.ipynb"))
+    for start in wanted:
+        if not any(path.name.startswith(start) for path in available):
+            raise ValueError(f"No notebook starts with {start!r}; there are {', '.join(p.stem for p in available)}.")
+    return [path for path in available if not wanted or path.name.startswith(tuple(wanted))]
+
+
+def run(
+    notebooks: Sequence[Path], out: Path, figures: Path = FIGURES, parameters: dict[str, object] | None = None
+) -> list[Run]:
+    """Execute notebooks, each to out/NAME.ipynb and out/NAME.html, with an index page of all that lie there.
+
+    A notebook that fails keeps what it has computed, says in which cell it stopped, and lets the next one begin.
+
+    Args:
+        notebooks: their files.
+        out: the folder to write to.
+        figures: where the notebooks save their pictures.
+        parameters: values for variables of the cells tagged `parameters`; each notebook takes those it has.
+    """
+    parameters = parameters or {}
+    declared = {path: papermill.inspect_notebook(path) for path in notebooks}
+    known = {name for names in declared.values() for name in names}
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"No notebook here has the parameter {name!r}; there are {', '.join(sorted(known))}.")
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(MATHJAX, out / "mathjax", ignore=shutil.ignore_patterns("a11y"), dirs_exist_ok=True)
+    runs = []
+    bar = tqdm(notebooks, "notebooks", disable=None)
+    with mock.patch.dict(os.environ, UNIONCAM_FIGURES=str(figures.resolve())):
+        for path in bar:
+            bar.set_postfix_str(path.stem)
+            _execute(path, out / path.name, {name: parameters[name] for name in declared[path] if name in parameters})
+            _write_page(out / path.name)
+            runs.append(_read(out / path.name))
+            bar.write(f"{runs[-1].name:<24}{runs[-1].seconds:6.0f} s   {runs[-1].error or 'done'}")
+    everything = [_read(path) for path in sorted(out.glob("*.ipynb"))]
+    template = jinja2.Template(Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8"), autoescape=True)
+    (out / "index.html").write_text(template.render(runs=everything), encoding="utf-8")
+    return runs
+
+
+def _execute(path: Path, executed: Path, parameters: dict[str, object]):
+    # Without the last argument every kernel warns that it does not encrypt the loopback.
+    options = {
+        "progress_bar": {"desc": path.stem, "leave": False, "disable": None},
+        "extra_arguments": ["--IPKernelApp.log_level=ERROR"],
+    }
+    try:
+        papermill.execute_notebook(path, executed, parameters, cwd=path.parent, kernel_name="python3", **options)
+    except PapermillExecutionError:
+        pass  # the executed copy holds the error
+    except DeadKernelError:
+        notebook = nbformat.read(executed, 4)
+        notebook.metadata.papermill.exception = "stopped: its kernel died, perhaps for want of memory"
+        nbformat.write(notebook, executed)
+
+
+def _read(executed: Path) -> Run:
+    """What an executed notebook says of itself: its heading, the paragraph below, and where it stopped, if it did."""
+    notebook = nbformat.read(executed, 4)
+    text = next(cell.source for cell in notebook.cells if cell.source.startswith("# "))
+    title, _, rest = text.partition("\n")
+    lead = " ".join(rest.strip().split("\n\n")[0].split())
+    error = notebook.metadata.papermill.exception  # None, True, or what _execute wrote
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                error = f"stopped in cell {cell.execution_count}: {output.ename}: {output.evalue}"
+    return Run(executed.stem, title.removeprefix("# "), lead, notebook.metadata.papermill.duration or 0, error)
+
+
+def _write_page(executed: Path):
+    """The executed notebook as a web page, and the picture that stands for it, if it has one."""
+    notebook = nbformat.read(executed, 4)
+    template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
+    exporter = HTMLExporter(raw_template=template, mathjax_url=MATHJAX_URL)
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
+    page = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', page)
+    executed.with_suffix(".html").write_text(page, encoding="utf-8")
+    if jpeg := _cover(notebook):
+        executed.with_suffix(".jpg").write_bytes(jpeg)
+
+
+def _cover(notebook: nbformat.NotebookNode) -> bytes | None:
+    """The picture of the cell tagged `cover`, or else the first."""
+    cells = sorted(notebook.cells, key=lambda cell: "cover" not in cell.metadata.get("tags", []))
+    outputs = (output for cell in cells for output in cell.get("outputs", []))
+    pictures = (output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output.get("data", {}))
+    return base64.b64decode(jpeg) if (jpeg := next(pictures, None)) else None
+
+
+def _value(text: str):
+    """A parameter from the command line: a file, whose path a notebook needs whole, a Python literal, or a word."""
+    if Path(text).is_file():
+        return str(Path(text).resolve())
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m unioncam_lab.headless", description="Run the notebooks headless.")
+    parser.add_argument("notebooks", nargs="*", help="numbers or names they start with; all by default")
+    parser.add_argument("--out", type=Path, default=Path("build"), help="folder for executed notebooks and pages")
+    parser.add_argument("--figures", type=Path, default=Path("figures"), help="folder for the pictures")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    options = parser.parse_args(arguments)
+    try:
+        chosen = find(options.notebooks)
+        runs = run(chosen, options.out, options.figures, {name: _value(value) for name, value in options.p})
+    except ValueError as error:
+        parser.error(str(error))
+    failed = [each for each in runs if each.error]
+    print(f"\n{len(runs) - len(failed)} of {len(runs)} notebooks ran in {sum(each.seconds for each in runs):.0f} s.")
+    print(f"  read      {options.out / 'index.html'}")
+    print(f"  notebooks {options.out}{os.sep}*.ipynb, with their outputs")
+    print(f"  pictures  {options.figures}{os.sep}, {len(list(options.figures.glob('*.png')))} as PNG and SVG")
+    for each in failed:
+        print(f"{each.name} {each.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
