@@ -1,0 +1,646 @@
+"""Equations 1-8 against computations by hand, other libraries, and what must hold for any network."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import TinyCNN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_grad_cam import GradCAM, ScoreCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
+from torchcam.methods import ScoreCAM as TorchcamScoreCAM
+
+from unioncam_core import (
+    Evidence,
+    Protocol,
+    UnionCAM,
+    capture,
+    contribution,
+    denoise,
+    denoised_cam,
+    min_max,
+    pixel_weights,
+    region_cam,
+    region_weights,
+    union_cam,
+)
+
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")),
+]
+
+
+def explain(model, images, layer="relu2", **options):
+    return capture(model, images, target_layer=layer, **options)
+
+
+# The same in NumPy, a loop for every sum ------------------------------------
+
+
+def bilinear(small, height, width):
+    """Each output pixel's centre mapped into the small map; the four neighbours weighted, the border repeated."""
+    h, w = small.shape
+    large = np.empty((height, width))
+    for i in range(height):
+        for j in range(width):
+            y = max((i + 0.5) * h / height - 0.5, 0)
+            x = max((j + 0.5) * w / width - 0.5, 0)
+            i0, j0 = math.floor(y), math.floor(x)
+            i1, j1 = min(i0 + 1, h - 1), min(j0 + 1, w - 1)
+            dy, dx = y - i0, x - j0
+            top = (1 - dx) * small[i0, j0] + dx * small[i0, j1]
+            bottom = (1 - dx) * small[i1, j0] + dx * small[i1, j1]
+            large[i, j] = (1 - dy) * top + dy * bottom
+    return large
+
+
+def to_unit(array):
+    low, high = array.min(), array.max()
+    return (array - low) / (high - low) if high > low else np.zeros_like(array)
+
+
+def probability(model, image, c):
+    with torch.no_grad():
+        logits = model(torch.as_tensor(image)[None])[0].numpy()
+    exponentials = np.exp(logits - logits.max())
+    return exponentials[c] / exponentials.sum()
+
+
+def algorithm_1(model, image, c, theta):
+    """Algorithm 1, line by line; W is read off the fully connected layer, whose weights it is."""
+    with torch.no_grad():
+        A = model.features(image[None])[0].numpy()
+    I0, (K, h, w), (_, H, W_) = image.numpy(), A.shape, image.shape
+    W = model.fc.weight[c].detach().numpy().reshape(A.shape)
+    total = np.zeros((h, w))
+    for k in range(K):
+        threshold = np.percentile(W[k], theta)
+        kept = np.array([[W[k, i, j] if W[k, i, j] >= threshold else 0 for j in range(w)] for i in range(h)])
+        positive = sum(kept[i, j] for i in range(h) for j in range(w) if kept[i, j] > 0)
+        for i in range(h):
+            for j in range(w):
+                alpha = 1 / positive if kept[i, j] > 0 else 0
+                total[i, j] += alpha * max(kept[i, j], 0) * A[k, i, j]
+    denoised = to_unit(bilinear(np.maximum(total, 0), H, W_))
+    total = np.zeros((h, w))
+    for k in range(K):
+        if A[k].max() > A[k].min():
+            total += probability(model, to_unit(bilinear(A[k], H, W_)) * I0, c) * A[k]
+    region = to_unit(bilinear(np.maximum(total, 0), H, W_))
+    black = probability(model, np.zeros_like(I0), c)
+    beta_denoising = probability(model, denoised * I0, c) - black
+    beta_region = probability(model, region * I0, c) - black
+    united = to_unit(beta_denoising * denoised + beta_region * region)
+    beta_united = probability(model, united * I0, c) - black
+    cam = united if beta_united > beta_region else region
+    return denoised, region, united, beta_denoising, beta_region, beta_united, cam
+
+
+@pytest.mark.parametrize("theta", [0, 10, 37.5, 70, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_algorithm_1_by_hand(images, seed, theta):
+    model = TinyCNN(seed)
+    for image, evidence in zip(images, explain(model, images, targets=[0, 1, 2]), strict=True):
+        steps = union_cam(evidence, theta)
+        denoised, region, united, *betas, cam = algorithm_1(model, image, evidence.target, theta)
+        np.testing.assert_allclose(steps.denoised, denoised, atol=1e-12)
+        np.testing.assert_allclose(steps.region, region, atol=1e-12)
+        np.testing.assert_allclose(steps.united, united, atol=1e-12)
+        np.testing.assert_allclose([steps.beta_denoising, steps.beta_region, steps.beta_united], betas, atol=1e-12)
+        np.testing.assert_allclose(steps.cam, cam, atol=1e-12)
+
+
+def test_both_maps_get_selected_by_hand(images):
+    """The cases above are worth nothing if Eq. 8 always decides the same way."""
+    chosen = {union_cam(e).selected for seed in range(4) for e in explain(TinyCNN(seed), images, targets=[0, 1, 2])}
+    assert chosen == {"united", "region"}
+
+
+def test_capture_by_hand(tiny, images):
+    for image, evidence in zip(images, explain(tiny, images), strict=True):
+        logits = tiny(image[None])[0]
+        assert evidence.target == int(logits.argmax())
+        assert evidence.probability == pytest.approx(probability(tiny, image, evidence.target), abs=1e-12)
+        black = probability(tiny, torch.zeros_like(image), evidence.target)
+        assert evidence.black_score == pytest.approx(black, abs=1e-12)
+        torch.testing.assert_close(evidence.activations, tiny.features(image[None])[0])
+        torch.testing.assert_close(evidence.gradients.flatten(), tiny.fc.weight[evidence.target].detach())
+
+
+def test_denoise_by_hand():
+    W = torch.tensor([[[-2.0, -1, 0], [1, 2, 3], [4, 5, 6]]])
+    assert denoise(W, 0).tolist() == W.tolist()
+    assert denoise(W, 50).tolist() == [[[0, 0, 0], [0, 2, 3], [4, 5, 6]]]
+    assert denoise(W, 100).tolist() == [[[0, 0, 0], [0, 0, 0], [0, 0, 6]]]
+    # The positive values 1 ... 6 have their 60th percentile at 4.
+    assert denoise(W, 60, positive=True).tolist() == [[[0, 0, 0], [0, 0, 0], [4, 5, 6]]]
+    assert denoise(-W.abs(), 10, positive=True).count_nonzero() == 0
+
+
+@given(
+    values=st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=60),
+    theta=st.floats(0, 100),
+    positive=st.booleans(),
+)
+def test_denoise_is_numpys_percentile(values, theta, positive):
+    W = torch.tensor(values, dtype=torch.float64).view(1, 1, -1)
+    denoised = denoise(W, theta, positive).flatten().numpy()
+    ranked = [v for v in values if v > 0] if positive else values
+    threshold = np.percentile(ranked, theta) if ranked else np.inf
+    for value, kept in zip(values, denoised, strict=True):
+        if abs(value - threshold) > 1e-6:
+            assert kept == (value if value > threshold and (value > 0 or not positive) else 0)
+
+
+@pytest.mark.parametrize("n", range(2, 102))
+def test_a_percentile_that_falls_on_a_value_keeps_it(n):
+    """7 % of 100 steps is 7.000000000000001 in floating point: Eq. 1's >= would drop the value it should keep."""
+    W = torch.arange(n, dtype=torch.float32).view(1, 1, n)
+    for theta in range(0, 101):
+        if theta * (n - 1) % 100 == 0:
+            assert int((denoise(W + 1, theta) > 0).sum()) == n - theta * (n - 1) // 100
+
+
+def test_pixel_weights_sum_to_one_however_small_the_gradient():
+    W = torch.tensor([[[1e-38, -1.0], [3e-38, 0]], [[2.0, 2], [2, 2]], [[-1.0, -2], [0, -3]]])
+    weights = pixel_weights(W)
+    torch.testing.assert_close(weights[0], torch.tensor([[0.25, 0], [0.75, 0]]))
+    assert weights.sum((1, 2)).tolist() == [1, 1, 0]
+
+
+def test_theta_10_changes_nothing_where_its_percentile_is_not_positive(images):
+    """ReLU (Eq. 2) removes what a percentile <= 0 removes: Eq. 1 is then without effect on the map."""
+    evidence, *_ = explain(TinyCNN(channels=24), images)
+    assert evidence.gradients.flatten(1).quantile(0.1, dim=1).max() <= 0
+    assert torch.equal(denoised_cam(evidence, 10), denoised_cam(evidence, 0))
+    assert not torch.equal(denoised_cam(evidence, 90), denoised_cam(evidence, 0))
+
+
+# Against the field's libraries ----------------------------------------------
+
+
+def test_activations_and_gradients_are_pytorch_grad_cams(tiny, images):
+    with GradCAM(tiny, [tiny.conv2]) as reference:
+        reference(images, [ClassifierOutputTarget(c) for c in (0, 1, 2)])
+        activations = reference.activations_and_grads.activations[0]
+        gradients = reference.activations_and_grads.gradients[0]
+    for i, evidence in enumerate(explain(TinyCNN(inplace=False), images, layer="conv2", targets=[0, 1, 2])):
+        torch.testing.assert_close(evidence.gradients, gradients[i])
+        torch.testing.assert_close(evidence.activations.relu(), activations[i].relu())
+
+
+def test_region_map_with_softmax_weights_is_score_cam(images):
+    """Where no upsampling interferes, which each library does its own way, Score-CAM is one and the same."""
+    model = TinyCNN(stride=1)
+    protocol = Protocol(region_weights="softmax")
+    ours = torch.stack([region_cam(e) for e in explain(model, images, targets=[0, 1, 2], protocol=protocol)])
+    with ScoreCAM(model, [model.relu2]) as score_cam:
+        theirs = score_cam(images, [ClassifierOutputTarget(c) for c in (0, 1, 2)])
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for i, cam in enumerate(ours):
+        with TorchcamScoreCAM(model, "relu2", input_shape=(3, 12, 12)) as extractor:
+            model(images[[i]])
+            torch.testing.assert_close(cam, extractor(class_idx=i)[0][0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "targets", [None, [ClassifierOutputTarget(3), ClassifierOutputTarget(0), ClassifierOutputTarget(1)]]
+)
+def test_the_call_is_pytorch_grad_cams(tiny, images, targets):
+    ours = UnionCAM(model=tiny, target_layers=[tiny.relu2])(input_tensor=images, targets=targets)
+    with GradCAM(model=tiny, target_layers=[tiny.relu2]) as grad_cam:
+        theirs = grad_cam(input_tensor=images, targets=targets)
+    assert ours.shape == theirs.shape == (3, 12, 12)
+    assert ours.dtype == np.float32
+    steps = [union_cam(e) for e in explain(tiny, images, targets=targets)]
+    np.testing.assert_array_equal(ours, np.float32([s.cam.numpy() for s in steps]))
+
+
+def test_several_target_layers_are_averaged(tiny, images):
+    first, second = (UnionCAM(tiny, [layer])(images) for layer in ("relu1", "relu2"))
+    both = UnionCAM(tiny, [tiny.relu1, "relu2"])(images)
+    np.testing.assert_allclose(both, min_max(torch.from_numpy(first + second)), atol=1e-6)
+    np.testing.assert_array_equal(UnionCAM(tiny, tiny.relu2)(images), second)
+
+
+# What must hold for any network ---------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    channels=st.integers(1, 12),
+    side=st.integers(1, 17),
+    stride=st.integers(1, 4),
+    classes=st.integers(2, 6),
+    theta=st.floats(0, 100),
+    protocol=st.builds(
+        Protocol,
+        class_score=st.sampled_from(["probability", "logit"]),
+        gradient_of=st.sampled_from(["logit", "probability"]),
+        region_weights=st.sampled_from(["score", "softmax", "increase"]),
+        percentile_over=st.sampled_from(["channel", "positive", "map"]),
+        relu=st.booleans(),
+        clamp_beta=st.booleans(),
+    ),
+)
+def test_steps_hold_their_promises(seed, channels, side, stride, classes, theta, protocol):
+    model = TinyCNN(seed, channels, side, classes, stride=stride)
+    image = torch.rand(1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    (evidence,) = explain(model, image, protocol=protocol)
+    steps = union_cam(evidence, theta)
+    for cam in (steps.denoised, steps.region, steps.united, steps.cam):
+        assert cam.shape == (side, side)
+        assert 0 <= cam.min() <= cam.max() <= 1
+    for cam, beta in (
+        (steps.denoised, steps.beta_denoising),
+        (steps.region, steps.beta_region),
+        (steps.united, steps.beta_united),
+    ):
+        score = probability(model, cam * image[0], evidence.target)
+        if protocol.class_score == "logit":
+            score = float(model((cam * image[0])[None])[0, evidence.target].detach())
+        assert beta == pytest.approx(score - evidence.black_score, abs=1e-9)
+    assert steps.cam is (steps.united if steps.selected == "united" else steps.region)
+    if steps.selected == "united":
+        assert steps.beta_united > steps.beta_region
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_float32_is_double_precision_rounded(images, device):
+    double, single = TinyCNN(3), TinyCNN(3).float().to(device)
+    for exact, rounded in zip(explain(double, images), explain(single, images.float()), strict=True):
+        assert rounded.activations.device.type == device
+        torch.testing.assert_close(union_cam(rounded).cam.cpu().double(), union_cam(exact).cam, atol=1e-4, rtol=0)
+
+
+def test_a_batch_is_its_images_and_their_classes(tiny, images):
+    together = explain(tiny, images, targets=[[0, 3], 1, [2, 4, 0]])
+    assert [e.target for e in together] == [0, 3, 1, 2, 4, 0]
+    alone = [explain(tiny, images[[i]], targets=[c])[0] for i, c in ((0, 0), (0, 3), (1, 1), (2, 2), (2, 4), (2, 0))]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.gradients, other.gradients)
+        assert one.probability == pytest.approx(other.probability)
+        torch.testing.assert_close(union_cam(one).cam, union_cam(other).cam)
+
+
+@pytest.mark.parametrize("targets", [torch.tensor([0, 1, 2]), np.array([0, 1, 2]), (0, 1, 2)])
+def test_targets_may_be_arrays(tiny, images, targets):
+    assert [e.target for e in explain(tiny, images, targets=targets)] == [0, 1, 2]
+
+
+def test_an_image_of_another_size_than_square():
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3), nn.Flatten(), nn.LazyLinear(4))
+    images = torch.rand(2, 3, 30, 21)
+    model(images)
+    assert UnionCAM(model, [model[1]])(images).shape == (2, 30, 21)
+
+
+# The options ----------------------------------------------------------------
+
+
+def test_region_weights_by_hand(tiny, images):
+    evidence, *_ = explain(tiny, images)
+    masks = evidence.masks(list(range(6)))
+    logits = torch.stack([tiny((mask * evidence.image)[None])[0, evidence.target] for mask in masks]).detach()
+    scores = torch.tensor([probability(tiny, mask * evidence.image, evidence.target) for mask in masks])
+    scores, logits = scores.where(evidence.live, 0), logits.where(evidence.live, -torch.inf)
+    torch.testing.assert_close(region_weights(evidence), scores)
+    softmax = replace(evidence, protocol=Protocol(region_weights="softmax"))
+    torch.testing.assert_close(region_weights(softmax), logits.softmax(0))
+    increase = replace(evidence, protocol=Protocol(region_weights="increase"))
+    torch.testing.assert_close(region_weights(increase), (scores - evidence.black_score).where(evidence.live, 0))
+
+
+def test_gradient_of_the_probability_is_p_times_one_minus_p_and_the_other_logits(tiny, images):
+    """d p_c / d A = p_c (d logit_c / d A - sum_j p_j d logit_j / d A)."""
+    evidence, *_ = explain(tiny, images, protocol=Protocol(gradient_of="probability"))
+    p = tiny(images[:1]).softmax(1)[0].detach()
+    weights = tiny.fc.weight.detach()
+    expected = p[evidence.target] * (weights[evidence.target] - p @ weights)
+    torch.testing.assert_close(evidence.gradients.flatten(), expected)
+
+
+def test_logit_as_class_score(tiny, images):
+    evidence, *_ = explain(tiny, images, protocol=Protocol(class_score="logit"))
+    assert evidence.black_score == pytest.approx(tiny(images[:1] * 0)[0, evidence.target].item())
+    cam = torch.rand(12, 12, dtype=torch.float64)
+    expected = tiny((cam * images[0])[None])[0, evidence.target] - evidence.black_score
+    assert contribution(evidence, cam) == pytest.approx(float(expected))
+
+
+def test_masking_the_normalized_tensor(classifier):
+    image = torch.rand(1, 3, 64, 64)
+    (evidence,) = explain(classifier, image, classifier.target_layer, protocol=Protocol(mask_space="normalized"))
+    cam = torch.rand(64, 64)
+    with torch.no_grad():
+        masked = classifier.network(cam * (image - classifier.mean) / classifier.std).softmax(1)[0, evidence.target]
+        black = classifier.network(torch.zeros_like(image)).softmax(1)[0, evidence.target]
+    assert evidence.black_score == pytest.approx(float(black), abs=1e-6)
+    assert contribution(evidence, cam) == pytest.approx(float(masked - black), abs=1e-5)
+
+
+def test_percentile_of_the_maps_pixels(tiny, images):
+    evidence, *_ = explain(tiny, images, protocol=Protocol(percentile_over="map"))
+    whole, cut = denoised_cam(evidence, 0), denoised_cam(evidence, 40)
+    threshold = np.percentile(whole, 40)
+    np.testing.assert_array_equal(cut, np.where(whole >= threshold, whole, 0))
+
+
+def test_without_scaling_maps_stay_as_they_are(tiny, images):
+    evidence, *_ = explain(tiny, images, protocol=Protocol(map_scale="none"))
+    torch.testing.assert_close(
+        evidence.masks([0])[0], torch.from_numpy(bilinear(evidence.activations[0].numpy(), 12, 12))
+    )
+    maps = UnionCAM(tiny, ["relu2"], protocol=Protocol(map_scale="none"))(images)
+    assert maps.min() >= 0
+    assert maps.max() <= 1
+
+
+def test_negative_contributions_can_count_as_zero(images):
+    """With an image that its class does without, both maps contribute less than black does."""
+    seeds = range(12)
+    evidences = [e for seed in seeds for e in explain(TinyCNN(seed), images[:1], targets=[[0, 1, 2, 3, 4]])]
+    measured = [union_cam(e) for e in evidences]
+    clamped = [union_cam(replace(e, protocol=Protocol(clamp_beta=True))) for e in evidences]
+    both_negative = [max(s.beta_denoising, s.beta_region) < 0 for s in measured]
+    assert any(both_negative)
+    for steps, clamp, negative in zip(measured, clamped, both_negative, strict=True):
+        weights = max(steps.beta_denoising, 0), max(steps.beta_region, 0)
+        torch.testing.assert_close(clamp.united, min_max(weights[0] * steps.denoised + weights[1] * steps.region))
+        if negative:
+            assert clamp.selected == "region"
+
+
+def test_a_label_protocol_needs_targets(tiny, images):
+    with pytest.raises(ValueError, match="explains the label, so targets must be given"):
+        explain(tiny, images, protocol=Protocol(explained_class="label"))
+
+
+@pytest.mark.parametrize(("option", "value"), [("class_score", "softmax"), ("relu", "yes"), ("image_fit", None)])
+def test_protocol_refuses_what_it_does_not_know(option, value):
+    with pytest.raises(ValueError, match=f"Protocol.{option} is {value!r}; it can be"):
+        Protocol(**{option: value})
+
+
+@pytest.mark.parametrize("returns", ["logits", "class score"])
+def test_another_scorer_judges_the_masked_images(tiny, images, returns):
+    asked = []
+
+    def score(masked):
+        asked.append(len(masked))
+        logits = tiny(masked).detach()
+        return logits if returns == "logits" else logits.softmax(1)[:, 2]
+
+    evidence, *_ = explain(tiny, images[:1], targets=[2], score=score)
+    reference, *_ = explain(tiny, images[:1], targets=[2])
+    torch.testing.assert_close(union_cam(evidence).cam, union_cam(reference).cam)
+    assert sum(asked) == 1 + int(evidence.live.sum()) + 3, "black, every live channel, three maps"
+    if returns == "class score":
+        with pytest.raises(ValueError, match="softmax' needs logits"):
+            region_cam(replace(evidence, protocol=Protocol(region_weights="softmax")))
+
+
+def test_evidence_can_be_made_by_hand(tiny, images):
+    captured, *_ = explain(tiny, images)
+    made = Evidence(
+        image=images[0],
+        target=captured.target,
+        activations=captured.activations,
+        gradients=captured.gradients,
+        probability=captured.probability,
+        black_score=captured.black_score,
+        score=lambda masked: tiny(masked).softmax(1)[:, captured.target].detach(),
+    )
+    torch.testing.assert_close(union_cam(made).cam, union_cam(captured).cam)
+
+
+# Degenerate input: defined, and never NaN -----------------------------------
+
+
+def all_finite(steps):
+    maps = torch.stack([steps.denoised, steps.region, steps.united, steps.cam])
+    betas = torch.tensor([steps.beta_denoising, steps.beta_region, steps.beta_united])
+    return bool(maps.isfinite().all() and betas.isfinite().all())
+
+
+def test_constant_channels_are_never_scored(tiny, images):
+    with torch.no_grad():
+        tiny.conv2.bias += 1
+        tiny.conv2.weight[[1, 4]] = 0
+        tiny.conv2.bias[1], tiny.conv2.bias[4] = 0.7, -1
+    evidence, *_ = explain(tiny, images)
+    assert evidence.live.tolist() == [True, False, True, True, False, True]
+    assert evidence.region_scores[[1, 4]].tolist() == [0, 0]
+    calls = []
+    counting = replace(evidence, score=lambda masked: calls.append(len(masked)) or evidence.score(masked))
+    torch.testing.assert_close(counting.region_scores, evidence.region_scores)
+    assert sum(calls) == 4
+    assert all_finite(union_cam(evidence))
+
+
+def test_zero_gradient(tiny, images):
+    with torch.no_grad():
+        tiny.fc.weight[2] = 0
+    evidence, *_ = explain(tiny, images[:1], targets=[2])
+    steps = union_cam(evidence)
+    assert steps.denoised.count_nonzero() == 0
+    assert all_finite(steps)
+    torch.testing.assert_close(steps.united, steps.region if steps.beta_region > 0 else min_max(-steps.region))
+
+
+@pytest.mark.parametrize("theta", [0, 10, 100])
+def test_black_image(tiny, theta):
+    evidence, *_ = explain(tiny, torch.zeros(1, 3, 12, 12, dtype=torch.float64))
+    steps = union_cam(evidence, theta)
+    assert all_finite(steps)
+    assert steps.beta_denoising == steps.beta_region == steps.beta_united == 0
+    assert steps.selected == "region"
+
+
+def test_feature_map_of_one_pixel():
+    model = TinyCNN(side=3, stride=3)
+    evidence, *_ = explain(model, torch.rand(1, 3, 3, 3, dtype=torch.float64))
+    assert evidence.activations.shape[1:] == (1, 1)
+    steps = union_cam(evidence)
+    assert all_finite(steps)
+    assert steps.cam.count_nonzero() == 0
+    assert steps.selected == "region"
+
+
+# The model is left as it was ------------------------------------------------
+
+
+class Awkward(nn.Module):
+    """Batch normalization, dropout, in-place ReLUs, one ReLU used three times, frozen and trainable parameters."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(5)
+        self.conv1, self.norm, self.relu = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        self.conv2, self.drop, self.fc = nn.Conv2d(4, 6, 3), nn.Dropout(0.5), nn.Linear(6 * 8 * 8, 5)
+        self.unused = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images):
+        x = self.relu(self.norm(self.conv1(images)))
+        x = self.relu(self.conv2(x))
+        return self.fc(self.drop(self.relu(x + 0.1).flatten(1)))
+
+
+@pytest.fixture
+def awkward():
+    model = Awkward()
+    model.train()
+    model.norm.eval()
+    model.conv1.weight.requires_grad_(False)
+    model.fc.weight.grad = torch.full_like(model.fc.weight, 7.0)
+    return model
+
+
+def state(model):
+    return {
+        "training": [module.training for module in model.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "grad": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
+        "tensors": [t.tolist() for t in model.state_dict().values()],
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+@pytest.mark.parametrize("layer", ["relu", "conv2", "norm"])
+def test_the_model_is_left_as_it_was(awkward, layer):
+    before, images = state(awkward), torch.rand(2, 3, 12, 12)
+    maps = UnionCAM(awkward, [layer])(images)
+    assert state(awkward) == before
+    np.testing.assert_array_equal(UnionCAM(awkward.eval(), [layer])(images), maps)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"target_layer": "fc"},
+        {"target_layer": "unused"},
+        {"target_layer": "conv2", "targets": [99, 0]},
+        {"target_layer": "conv2", "score": lambda images: 1 / 0},
+    ],
+)
+def test_the_model_is_left_as_it_was_after_an_error(awkward, bad):
+    before = state(awkward)
+    with pytest.raises((ValueError, ZeroDivisionError)):
+        capture(awkward, torch.rand(2, 3, 12, 12), **bad)
+    assert state(awkward) == before
+
+
+def test_in_place_relu_does_not_reach_the_captured_map(images):
+    for layer in ("conv1", "conv2", "relu2"):
+        one, other = (explain(TinyCNN(inplace=inplace), images, layer)[0] for inplace in (True, False))
+        torch.testing.assert_close(one.activations, other.activations)
+        torch.testing.assert_close(one.gradients, other.gradients)
+        torch.testing.assert_close(union_cam(one).cam, union_cam(other).cam)
+
+
+def test_frozen_parameters_and_switched_off_gradients(images):
+    expected = UnionCAM(TinyCNN(), ["relu2"])(images)
+    frozen = TinyCNN().requires_grad_(False)
+    np.testing.assert_array_equal(UnionCAM(frozen, ["relu2"])(images), expected)
+    with torch.no_grad():
+        np.testing.assert_array_equal(UnionCAM(frozen, ["relu2"])(images), expected)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(UnionCAM(frozen, ["relu2"])(images + 0), expected)
+
+
+def test_the_callers_image_is_neither_changed_nor_kept(tiny, images):
+    original = images.clone()
+    evidence, *_ = explain(tiny, images)
+    images.zero_()
+    torch.testing.assert_close(evidence.image, original[0])
+
+
+def test_fifty_explanations_leave_no_memory_behind(classifier):
+    cam, process = UnionCAM(classifier, [classifier.target_layer]), psutil.Process()
+    images = torch.rand(60, 1, 3, 64, 64)
+    for image in images[:10]:
+        cam(image)
+    before = process.memory_info().rss
+    for image in images[10:]:
+        cam(image)
+    assert (process.memory_info().rss - before) / 2**20 < 50
+
+
+# Bad input: one sentence with the value -------------------------------------
+
+IMAGE = torch.rand(2, 3, 12, 12, dtype=torch.float64)
+
+
+class Wrapped(TinyCNN):
+    """A tiny network whose output is not what a classifier returns, or which has a part that is not used."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output, self.unused, self.aside = output, nn.Conv2d(3, 3, 1).double(), nn.Conv2d(3, 3, 1).double()
+
+    def forward(self, images):
+        self.aside(images)
+        return self.output(super().forward(images))
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "options", "error", "sentence"),
+    [
+        (TinyCNN(), IMAGE, {"layer": "layer4"}, ValueError, "TinyCNN has no layer 'layer4'; its last .*relu2, fc"),
+        (TinyCNN(), IMAGE, {"layer": nn.ReLU()}, ValueError, "TinyCNN has no layer ReLU that was given"),
+        (Wrapped(lambda x: x), IMAGE, {"layer": "unused"}, ValueError, "layer unused was not reached"),
+        (Wrapped(lambda x: x), IMAGE, {"layer": "aside"}, ValueError, "does not depend on the layer aside"),
+        (TinyCNN(), IMAGE, {"layer": "fc"}, ValueError, r"layer fc returns \[2, 5\]; a target layer returns N×K×h×w"),
+        (Wrapped(lambda x: (x, x)), IMAGE, {}, ValueError, "model returns tuple for 2 images; logits N×C"),
+        (Wrapped(lambda x: x[:, 0]), IMAGE, {}, ValueError, r"model returns \[2\] for 2 images"),
+        (Wrapped(lambda x: x / 0), IMAGE, {}, ValueError, "logits hold NaN or infinite"),
+        (TinyCNN(), IMAGE, {"targets": [0, 5]}, ValueError, "target 5 is out of range: .* classes 0 to 4"),
+        (TinyCNN(), IMAGE, {"targets": [0, -1]}, ValueError, "target -1 is out of range"),
+        (TinyCNN(), IMAGE, {"targets": [0]}, ValueError, r"targets is \[0\]; one target for each of the 2 images"),
+        (TinyCNN(), IMAGE, {"targets": 3}, ValueError, "targets is 3; one target for each of the 2 images"),
+        (TinyCNN(), IMAGE, {"targets": [0, "cat"]}, TypeError, "A target is 'cat'; it must be a class index"),
+        (TinyCNN(), IMAGE, {"targets": [0, []]}, TypeError, r"A target is \[\]"),
+        (TinyCNN(), IMAGE, {"targets": [0, True]}, TypeError, "A target is True"),
+        (TinyCNN(), IMAGE[0], {}, ValueError, r"images are \[3, 12, 12\]; a tensor N×3×H×W"),
+        (TinyCNN(), IMAGE[:, :1], {}, ValueError, r"images are \[2, 1, 12, 12\]"),
+        (TinyCNN(), IMAGE[:0], {}, ValueError, r"images are \[0, 3, 12, 12\]"),
+        (TinyCNN(), IMAGE.numpy(), {}, ValueError, "images are ndarray; a tensor"),
+        (TinyCNN(), (IMAGE * 255).byte(), {}, TypeError, "images are torch.uint8; floating point"),
+        (TinyCNN(), IMAGE.float(), {}, TypeError, "images are torch.float32 and the model is torch.float64"),
+        (TinyCNN(), IMAGE.where(IMAGE > 0.01, torch.nan), {}, ValueError, r"\d+ values of the images are NaN"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_sentence(model, images, options, error, sentence):
+    with pytest.raises(error, match=sentence) as caught:
+        explain(model, images, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("theta", [-1, 100.5, float("nan")])
+def test_theta_is_a_percentile(theta):
+    with pytest.raises(ValueError, match=f"theta is {theta}; a percentile lies between 0 and 100"):
+        denoise(torch.rand(2, 3, 3), theta)
+
+
+def test_a_map_has_the_images_size(tiny, images):
+    evidence, *_ = explain(tiny, images)
+    with pytest.raises(ValueError, match=r"The map is \[6, 6\]; it must have the image's size \[12, 12\]"):
+        contribution(evidence, torch.rand(6, 6))
+
+
+def test_a_missing_layer_is_refused_when_the_explainer_is_made(tiny):
+    with pytest.raises(ValueError, match="no layer 'nowhere'"):
+        UnionCAM(tiny, ["nowhere"])
+
+
+def test_the_mean_colour_must_be_known(tiny, images):
+    with pytest.raises(ValueError, match="mask_space='normalized' needs a classifier with its mean colour"):
+        explain(tiny, images, protocol=Protocol(mask_space="normalized"))

@@ -1,0 +1,91 @@
+"""Plots: what is drawn, what is saved, and that it can be read without seeing it."""
+
+import base64
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from conftest import TinyCNN
+from PIL import Image
+
+from unioncam_core import capture, union_cam
+from unioncam_lab import figures
+
+
+@pytest.fixture
+def explained(images):
+    (evidence,) = capture(TinyCNN(2), images[:1], target_layer="relu2")
+    return evidence, union_cam(evidence)
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+def test_show_saves_displays_and_closes(tmp_path, monkeypatch, images):
+    monkeypatch.setenv("UNIONCAM_FIGURES", str(tmp_path / "new"))
+    shown = []
+    monkeypatch.setattr(figures, "display", shown.append)
+    figures.show(figures.row({"one": images[0]}), "name", alt="What is to be seen")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"name.png", "name.svg"}
+    assert Image.open(tmp_path / "new" / "name.png").text["Description"] == "What is to be seen"
+    assert "What is to be seen" in (tmp_path / "new" / "name.svg").read_text()
+    data, metadata = shown[0]._repr_jpeg_()
+    assert Image.open(io.BytesIO(base64.b64decode(data))).format == "JPEG"
+    assert metadata["alt"] == "What is to be seen"
+    assert plt.get_fignums() == []
+
+
+def test_the_same_figure_is_the_same_file(tmp_path, monkeypatch, images):
+    for folder in ("first", "second"):
+        monkeypatch.setenv("UNIONCAM_FIGURES", str(tmp_path / folder))
+        figures.show(figures.row({"one": images[0]}), "name", alt="")
+    for suffix in ("png", "svg"):
+        assert (tmp_path / f"first/name.{suffix}").read_bytes() == (tmp_path / f"second/name.{suffix}").read_bytes()
+
+
+def test_overlay_is_grey_and_dim_where_nothing_is_salient_and_coloured_where_something_is(images):
+    cam = torch.zeros(12, 12)
+    cam[6:] = 1
+    blend = figures.overlay(images[0], cam)
+    grey = images[0].mean(0).numpy()
+    np.testing.assert_allclose(blend[:6], 0.75 * grey[:6, :, None].repeat(3, 2), atol=0.01)
+    assert (blend[6:, :, 0] - blend[6:, :, 2]).min() > 0.1, "inferno ends in yellow"
+    assert 0 <= blend.min() <= blend.max() <= 1
+
+
+def titles(figure):
+    return [axes.get_title() for axes in figure.axes]
+
+
+def test_architecture_shows_the_live_numbers(explained):
+    evidence, steps = explained
+    found = " ".join(titles(figures.architecture(evidence, steps)))
+    for beta in (steps.beta_denoising, steps.beta_region, steps.beta_united):
+        assert f"{beta:.3f}" in found
+    scores = evidence.region_scores.where(evidence.gradients.amax((1, 2)) > 0, 0)
+    for channel in scores.topk(3).indices.tolist():
+        assert f"mask {channel}" in found
+
+
+def test_selection_marks_the_selected_map(explained):
+    evidence, steps = explained
+    figure = figures.selection(evidence, steps)
+    assert f"the {steps.selected} map" in " ".join(titles(figure))
+    bars = next(axes for axes in figure.axes if axes.containers)
+    assert [bar.get_height() for bar in bars.containers[0]] == [steps.beta_united, steps.beta_region]
+
+
+def test_gallery_frames_the_selected_map(explained):
+    evidence, steps = explained
+    figure = figures.gallery({"photo": explained}, list("abcde"))
+    frames = {axes.get_title().split(",")[0]: axes.spines["left"].get_linewidth() for axes in figure.axes[1:]}
+    label = {"united": "$L_{De-Region}$", "region": "$L_{Region}$"}[steps.selected]
+    assert max(frames, key=frames.get) == label
+    assert sorted(frames.values())[1] < frames[label]
+    strip = figures.strip({"photo": explained}, list("abcde"))
+    assert titles(strip)[0] == f"{'abcde'[evidence.target]}: {evidence.probability:.2f}"

@@ -1,0 +1,235 @@
+"""Photos of every kind that a user may have, and scenes of which it is known where the objects are."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unioncam_lab.images import (
+    BACKGROUNDS,
+    DEMO_PHOTOS,
+    compose_scene,
+    cutouts,
+    demo_photo,
+    demo_photos,
+    load_photo,
+    photo_paths,
+    to_tensor,
+)
+
+KINDS = ("one", "two of a class", "two classes")
+
+
+def halves(width=40, height=20):
+    """Left half red, right half blue."""
+    array = np.zeros((height, width, 3), np.uint8)
+    array[:, : width // 2, 0], array[:, width // 2 :, 2] = 200, 100
+    return Image.fromarray(array)
+
+
+def corners(tensor):
+    """RGB in the middle of the left and of the right quarter, 0 to 255."""
+    size = tensor.shape[-1]
+    return [[round(v * 255) for v in tensor[:, size // 2, x].tolist()] for x in (size // 4, 3 * size // 4)]
+
+
+def saved(tmp_path, image, name, **options):
+    image.save(tmp_path / name, **options)
+    return load_photo(tmp_path / name, 32)
+
+
+def test_a_photo_is_resized_to_the_square_as_pillow_does(tmp_path):
+    random = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8))
+    tensor = saved(tmp_path, random, "photo.png")
+    expected = np.asarray(random.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / np.float32(255)
+    assert tensor.dtype == torch.float32
+    np.testing.assert_array_equal(tensor, expected)
+
+
+def test_center_crop_keeps_proportions():
+    wide = Image.new("RGB", (120, 40))
+    wide.paste((255, 255, 255), (40, 0, 80, 40))
+    assert to_tensor(wide, 40, "center-crop").min() == 1
+    assert to_tensor(wide, 40, "square").min() == 0
+
+
+FORMATS = {
+    "RGB": ["png", "tiff", "jpg", "webp", "gif", "bmp"],
+    "RGBA": ["png", "tiff", "webp", "gif", "bmp"],
+    "P": ["png", "tiff", "gif", "bmp"],
+    "CMYK": ["tiff", "jpg"],
+    "YCbCr": ["tiff", "jpg"],
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [(mode, suffix) for mode, suffixes in FORMATS.items() for suffix in suffixes]
+)
+def test_colour_survives_every_mode_and_format(tmp_path, mode, suffix):
+    tensor = saved(tmp_path, halves().convert(mode), f"photo.{suffix}")
+    found = np.array(corners(tensor))
+    np.testing.assert_allclose(found, [[200, 0, 0], [0, 0, 100]], atol=8)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "LA"])
+def test_grey_becomes_three_equal_channels(tmp_path, mode):
+    black_and_white = Image.new("L", (40, 20), 255)
+    black_and_white.paste(0, (0, 0, 20, 20))
+    assert corners(saved(tmp_path, black_and_white.convert(mode), "photo.png")) == [[0, 0, 0], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bits_become_eight(tmp_path, suffix):
+    values = np.full((20, 40), 65535, np.uint16)
+    values[:, :20] = 257 * 100
+    assert corners(saved(tmp_path, Image.fromarray(values), f"photo.{suffix}")) == [[100] * 3, [255] * 3]
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+    image = halves().convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    assert saved(tmp_path, image, "photo.png").min() == 1
+    palette = halves().quantize(4)
+    blue = palette.getpixel((39, 0))
+    assert corners(saved(tmp_path, palette, "palette.png", transparency=blue)) == [[200, 0, 0], [255, 255, 255]]
+
+
+def test_exif_rotation_is_undone(tmp_path):
+    upright = halves(40, 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to view
+    tensor = saved(tmp_path, upright.transpose(Image.Transpose.ROTATE_90), "photo.png", exif=exif)
+    assert corners(tensor) == [[200, 0, 0], [0, 0, 100]]
+
+
+def test_unusable_files_get_one_sentence(tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    halves(400, 400).save(tmp_path / "whole.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:1500])
+    (tmp_path / "empty.png").touch()
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "float.tiff")
+    Image.fromarray(np.full((4, 4), -5, np.int32)).save(tmp_path / "negative.tiff")
+    for name, reason in {
+        "text.jpg": "cannot identify image file",
+        "half.jpg": "truncated",
+        "empty.png": "cannot identify image file",
+        "float.tiff": "Its values are floating point",
+        "negative.tiff": "Its values range from -5 to -5",
+    }.items():
+        with pytest.raises(ValueError, match=f"The photo .*{name} cannot be used: .*{reason}") as error:
+            load_photo(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(FileNotFoundError, match=r"There is no photo .*missing\.jpg"):
+        load_photo(tmp_path / "missing.jpg")
+    with pytest.raises(ValueError, match="fit is 'stretch'; it can be 'square' or 'center-crop'"):
+        to_tensor(halves(), 32, "stretch")
+
+
+def test_an_enormous_picture_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    halves().save(tmp_path / "bomb.png")
+    with pytest.raises(ValueError, match=r"bomb\.png cannot be used: .*exceeds limit"):
+        load_photo(tmp_path / "bomb.png")
+
+
+def test_a_folder_of_photos(tmp_path):
+    for name in ("b.PNG", "a.jpg"):
+        halves().save(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    assert [path.name for path in photo_paths(tmp_path)] == ["a.jpg", "b.PNG"]
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(FileNotFoundError, match="inner holds no picture"):
+        photo_paths(tmp_path / "inner")
+    with pytest.raises(NotADirectoryError, match="There is no folder"):
+        photo_paths(tmp_path / "nowhere")
+
+
+def test_demo_photos():
+    photos = demo_photos(64)
+    assert [photo.name for photo in photos] == list(DEMO_PHOTOS)
+    for photo in photos:
+        assert photo.image.shape == (3, 64, 64)
+        assert 0 <= photo.image.min() < 0.2 < 0.8 < photo.image.max() <= 1
+        assert photo.source
+    with pytest.raises(ValueError, match="There is no demo photo 'dog'; there are coffee"):
+        demo_photo("dog")
+
+
+# Scenes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_scene_is_its_seeds(kind, seed):
+    scene, again = compose_scene(kind, seed), compose_scene(kind, seed)
+    assert torch.equal(scene.image, again.image)
+    assert not torch.equal(scene.image, compose_scene(kind, seed + 1).image)
+    assert scene.image.shape == (3, 224, 224)
+    assert 0 <= scene.image.min() <= scene.image.max() <= 1
+    assert len(scene.objects) == (1 if kind == "one" else 2)
+    assert len({o.label for o in scene.objects}) == (2 if kind == "two classes" else 1)
+    for one in scene.objects:
+        assert one.mask.shape == (224, 224)
+        assert 0.005 < one.mask.float().mean() < 0.8
+    if kind != "one":
+        assert not (scene.objects[0].mask & scene.objects[1].mask).any()
+
+
+def test_masks_are_where_the_objects_were_pasted():
+    """Outside a mask, apart from its half-transparent rim, the scene is its background; inside it is not."""
+    with_koala, with_zebra = (
+        compose_scene("one", 3, labels=(label,), background="grass") for label in ("koala", "zebra")
+    )
+    background = compose_scene("one", 3, labels=("slug",), background="grass")
+    outside = ~(with_koala.objects[0].mask | background.objects[0].mask)
+    differs = (with_koala.image - background.image).abs().amax(0) > 0.02
+    rim = torch.nn.functional.max_pool2d((~outside).float()[None], 5, 1, 2)[0] > 0
+    assert not (differs & ~rim).any()
+    assert differs[with_koala.objects[0].mask].float().mean() > 0.8
+    assert with_zebra.objects[0].label == "zebra"
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("size", [64, 240])
+def test_every_background_and_size(background, size):
+    scene = compose_scene("two classes", 1, size, labels=("koala", "strawberry"), background=background)
+    assert scene.background == background
+    assert [o.label for o in scene.objects] == ["koala", "strawberry"]
+    assert scene.image.shape == (3, size, size)
+    assert scene.image.std() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"kind": "three"}, "kind is 'three'; it can be 'one' or 'two of a class'"),
+        ({"kind": "one", "labels": ("dog",)}, r"labels are \['dog'\]; 'one' needs such classes of"),
+        ({"kind": "one", "labels": ("koala", "zebra")}, "'one' needs"),
+        ({"kind": "two classes", "labels": ("koala",)}, "'two classes' needs"),
+        ({"kind": "two of a class", "labels": ("koala", "zebra")}, "'two of a class' needs"),
+        ({"kind": "one", "background": "sea"}, "background is 'sea'; it can be grass, gravel, brick, sky"),
+    ],
+)
+def test_impossible_scenes_are_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        compose_scene(seed=0, **arguments)
+
+
+def test_cutouts_are_named_by_the_network_on_a_plain_ground(classifier):
+    assert 20 <= len(cutouts()) <= 30
+    for label, cutout in cutouts().items():
+        assert cutout.mode == "RGBA"
+        assert max(cutout.size) <= 400
+        plain = Image.new("RGBA", (224, 224), (128, 128, 128, 255))
+        cutout = cutout.resize(
+            [round(180 / max(cutout.size) * side) for side in cutout.size], Image.Resampling.BILINEAR
+        )
+        plain.alpha_composite(cutout, ((224 - cutout.width) // 2, (224 - cutout.height) // 2))
+        (name, probability), *_ = classifier.predict(to_tensor(plain))
+        assert (name, probability >= 0.49) == (label, True)
+
+
+def test_most_scenes_with_one_object_are_recognised(classifier):
+    scenes = [compose_scene("one", seed) for seed in range(40)]
+    right = [classifier.predict(scene.image, 1)[0][0] == scene.objects[0].label for scene in scenes]
+    assert sum(right) >= 30

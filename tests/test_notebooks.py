@@ -1,0 +1,82 @@
+"""The committed notebooks: fully executed, in order, clean, readable, and right at other parameters too."""
+
+import ast
+import re
+from collections import Counter
+
+import nbformat
+import pytest
+
+from unioncam_lab import headless
+
+NOTEBOOKS = sorted(headless.NOTEBOOKS.glob("*.ipynb"))
+SMALL = {
+    "00_start_here": {"photo": "chelsea", "size": 96},
+    "02_denoising": {"photo": "coffee", "size": 96, "theta": 40},
+    "03_union": {"photo": "rocket", "size": 96},
+    "04_selection": {"photo": "coffee", "photos": ["astronaut"], "size": 96, "theta": 0},
+}
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def path(request):
+    return request.param
+
+
+def test_stored_outputs_are_one_run_from_top_to_bottom(path):
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert all(output.output_type != "error" for cell in cells for output in cell.outputs)
+
+
+def test_nothing_of_the_machine_is_stored(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"(?<![\w.:/])/(home|root|work|tmp|usr|opt|Users|var)/|[A-Z]:\\\\", text)
+    assert not [o for cell in code_cells(path) for o in cell.outputs if o.get("name") == "stderr"]
+    assert path.stat().st_size < 1.5e6
+
+
+def test_it_reads_like_a_chapter(path):
+    cells = nbformat.read(path, 4).cells
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    assert "parameters" in code_cells(path)[0].metadata.tags
+    assert all(len(cell.source.splitlines()) <= 15 for cell in code_cells(path))
+    assert any("Try it" in cell.source for cell in cells)
+
+
+def test_every_picture_has_alternative_text(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            for kind in output.get("data", {}):
+                assert not kind.startswith("image/") or len(output.metadata[kind]["alt"]) > 20
+
+
+def test_some_outputs_are_compared_when_the_notebook_is_run_again(path):
+    compared = [cell for cell in code_cells(path) if "nbval-check-output" in cell.metadata.get("tags", [])]
+    assert compared
+    assert all(output.output_type == "stream" for cell in compared for output in cell.outputs)
+
+
+def test_no_helper_is_defined_in_two_notebooks():
+    defined = Counter(
+        node.name
+        for path in NOTEBOOKS
+        for node in ast.walk(ast.parse("\n".join(cell.source for cell in code_cells(path))))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    )
+    assert [name for name, times in defined.items() if times > 1] == []
+
+
+def test_every_notebook_is_tried_at_small_parameters():
+    assert set(SMALL) == {path.stem for path in NOTEBOOKS}
+
+
+def test_it_runs_at_other_parameters(path, tmp_path):
+    (run,) = headless.run([path], tmp_path, tmp_path / "figures", SMALL[path.stem])
+    assert run.error is None
+    assert list((tmp_path / "figures").glob(f"{path.stem[:2]}_*.png"))
