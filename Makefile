@@ -22,7 +22,7 @@ lab: .venv/ready ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
 notebooks: .venv/ready ## run the committed notebooks again and store their outputs
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/$(NB)*.ipynb
 
 clean: ## remove what the other targets made
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -102,6 +103,19 @@ def test_a_browser_shows_equations_pictures_and_links(executed):
     assert 'alt="Nothing at all"' in page
     assert 'href="b.html"' in page
     assert 'href="index.html"' in page
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+@pytest.mark.parametrize("path", sorted(headless.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_browser_typesets_every_equation_of_the_notebooks(path, tmp_path):
+    executed = Path(shutil.copy(path, tmp_path))
+    shutil.copytree(headless.MATHJAX, tmp_path / "mathjax")
+    headless._write_page(executed)
+    page = render(executed.with_suffix(".html"))
+    equations = sum(cell.source.count("$") for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+    assert (page.count('class="MathJax"') > 0) == (equations > 0)
+    assert 'class="noError"' not in page
+    assert 'class="MathJax_Error"' not in page
 
 
 def test_find(tmp_path, monkeypatch):
