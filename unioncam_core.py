@@ -113,6 +113,7 @@ class Evidence:
         return self._region_pass[1]
 
     @cached_property
+    @torch.no_grad()
     def _region_pass(self) -> tuple[Tensor, Tensor | None]:
         scorer = self.score if isinstance(self.score, Scorer) else Scorer(self.score, self.target)
         scores = self.activations.new_zeros(len(self.activations))
@@ -166,7 +167,7 @@ def capture(
             raise ValueError(f"The layer {name} returns {_kind(output)}; a target layer returns N×K×h×w.")
         # The graph begins here: nothing below is differentiated, and an in-place ReLU above changes a copy.
         torch.set_grad_enabled(True)
-        outputs.append(output.detach().clone().requires_grad_())
+        outputs.append(output.detach().requires_grad_())
         return outputs[-1].clone()
 
     with torch.inference_mode(False), torch.no_grad(), _evaluation(model):
@@ -189,7 +190,8 @@ def capture(
             gradients = [_gradient(torch.stack(wanted).sum(), activations, name) for wanted in rounds]
     probabilities = probabilities.detach()
     network = score or partial(_logits, model)
-    black = network(torch.zeros_like(images[:1]) + background)
+    with torch.no_grad():
+        black = network(torch.zeros_like(images[:1]) + background)
     precise = torch.promote_types(activations.dtype, torch.float32)
     evidences = []
     for i, j, c in ((i, j, c) for i, per_image in enumerate(classes) for j, c in enumerate(per_image)):
@@ -258,6 +260,7 @@ def region_cam(evidence: Evidence) -> Tensor:
     return _finish(torch.einsum("k,khw->hw", region_weights(evidence), evidence.activations), evidence)
 
 
+@torch.no_grad()
 def contribution(evidence: Evidence, cam: Tensor) -> float:
     """Eqs. 4, 5 and 7: beta = f^c(cam ∘ I0) - f^c(I_b), for a map (H, W)."""
     cam = torch.as_tensor(cam)
