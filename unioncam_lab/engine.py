@@ -1,0 +1,418 @@
+"""Masked forward passes at the speed of the hardware: backends, chunks, memory.
+
+accelerate(model) gives a classifier an attribute `gradient_free`, an Engine: images -> logits, which unioncam_core uses
+for every pass that needs no gradient. The model itself, its layers and its gradients stay as they are.
+
+    Engine          images in, logits out, a chunk at a time: tuned, with progress, and smaller when memory runs out
+    BACKENDS        what computes a chunk: OpenVINO, torch.compile, or PyTorch as it is
+    accelerate      one line for one's own model; load_classifier has done it
+"""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from unioncam_core import Evidence, evaluation
+
+log = logging.getLogger(__name__)  # its warnings are one line each on stderr
+
+Network = Callable[[Tensor], Tensor]
+Built = tuple[Network, Sequence[int]]  # and the chunks it can take
+BackendName = Literal["auto", "openvino", "compile", "eager"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+# How far a backend's logits may be from those of the model in fp32, relative to the largest of them (at least 1).
+TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1, "fp16": 1e-1}
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+# Chunks to try, in this order, until larger ones cease to gain: on a CPU they then leave its cache.
+CPU_CHUNKS, GPU_CHUNKS = (2, 4, 8, 16), (8, 16, 32, 64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A network ready for images of one size on one device.
+
+    Attributes:
+        name: one of BACKENDS.
+        network: images (n, 3, H, W) -> logits (n, C), float32.
+        chunk: how many images at a time are fastest.
+        rate: images a second at that.
+    """
+
+    name: str
+    network: Network
+    chunk: int
+    rate: float
+
+
+class Engine:
+    """Images (N, 3, H, W) -> logits (N, C), as the model in evaluation mode gives them, without gradient.
+
+    The backend is built and its chunk measured when images of a new size come first (about 2 seconds), or when the
+    model has changed since: other weights, another device. To edit a tensor through `.data` is not noticed.
+
+    Args:
+        model, backend, precision, chunk, progress: as in `accelerate`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        backend: BackendName = "auto",
+        precision: Precision = "fp32",
+        chunk: int | None = None,
+        progress: bool = True,
+    ):
+        for name, value, allowed in (
+            ("backend", backend, get_args(BackendName)),
+            ("precision", precision, get_args(Precision)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; it can be {' or '.join(map(repr, allowed))}.")
+        if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+            raise ValueError(f"chunk is {chunk!r}; it is a number of images, 1 or more, or None to have it measured.")
+        if precision == "tf32" and _device(model).type != "cuda":
+            raise ValueError(f"precision 'tf32' is a mode of NVIDIA GPUs; the model is on {_device(model)}.")
+        self.model, self.backend, self.precision, self.chunk, self.progress = model, backend, precision, chunk, progress
+        self._ready: dict[tuple, Backend] = {}
+        self._masks: dict[tuple, Callable[[Tensor, Tensor], Tensor]] = {}
+        self._built_from: tuple = ()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.stream(lambda first, last: images[first:last], len(images))
+
+    @torch.no_grad()
+    def stream(self, make: Callable[[int, int], Tensor], count: int) -> Tensor:
+        """Logits (count, C) of `count` images, of which make(first, last) gives some. All of them never exist.
+
+        Beyond 2 seconds there is a progress bar. When a GPU's memory runs out, the chunk is halved, now and for later.
+        """
+        if count < 1:
+            raise ValueError(f"{count} images are to be scored; 1 or more are needed.")
+        backend = self.ready(make(0, 1))
+        unseen = hidden() if self.progress and count > 2 * backend.rate else True
+        outputs, first = None, 0
+        with (
+            evaluation(self.model),
+            _single_thread() if backend.name == "openvino" else nullcontext(),
+            tqdm(total=count, unit="image", leave=False, disable=unseen) as bar,
+        ):
+            while first < count:
+                last = min(first + backend.chunk, count)
+                try:
+                    output = backend.network(make(first, last))
+                except torch.OutOfMemoryError:
+                    if backend.chunk == 1:
+                        raise
+                    backend = self._shrink(backend)
+                    continue
+                if outputs is None:
+                    outputs = output.new_empty(count, *output.shape[1:])
+                outputs[first:last] = output
+                bar.update(last - first)
+                first = last
+        return outputs
+
+    def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
+        """Logits (live, C) of the masked images of each image, all in one stream; None where no channel is live.
+
+        Images share chunks, so that a GPU is never left waiting; the classes of an image share its masked images.
+        """
+        sizes = {tuple(evidence.image.shape) for evidence in evidences}
+        if len(sizes) > 1:
+            raise ValueError(f"The images are of the sizes {sorted(sizes)}; to be scored together they must have one.")
+        images = {id(evidence.activations): evidence for evidence in evidences if evidence.live.any()}
+        if not images:
+            return [None] * len(evidences)
+        live = [evidence.live.nonzero().flatten() for evidence in images.values()]
+        counts = [len(channels) for channels in live]
+        mask = [self._masking(evidence) for evidence in images.values()]
+
+        def make(first: int, last: int) -> Tensor:
+            pieces = []
+            for masked, channels, end in zip(mask, live, accumulate(counts), strict=True):
+                start = end - len(channels)
+                if first < end and start < last:
+                    pieces.append((masked, channels[max(0, first - start) : last - start]))
+            if len(pieces) == 1:
+                return pieces[0][0](pieces[0][1])
+            return torch.cat([masked(channels).clone() for masked, channels in pieces])
+
+        logits = dict(zip(images, self.stream(make, sum(counts)).split(counts), strict=True))
+        return [logits.get(id(evidence.activations)) for evidence in evidences]
+
+    def _masking(self, evidence: Evidence) -> Callable[[Tensor], Tensor]:
+        """Channels -> the image masked by each: by OpenVINO too where it is in use, so that no core stands idle."""
+        if self.ready(evidence.image[None]).name != "openvino" or evidence.background is not None:
+            return lambda channels: evidence.masked(evidence.masks(channels))
+        key = evidence.activations.shape[1:], evidence.image.shape, evidence.protocol.map_scale
+        if key not in self._masks:
+            example = evidence.activations[:2].contiguous(), evidence.image
+            self._masks[key] = _openvino_graph(_Masking(evidence), example, [(-1, *key[0]), key[1]], "fp32")
+        return lambda channels: self._masks[key](evidence.activations[channels], evidence.image)
+
+    def ready(self, images: Tensor) -> Backend:
+        """The backend for images of this size. If there is none yet it is built, and its chunk measured."""
+        built_from = _fingerprint(self.model)
+        if built_from != self._built_from:
+            self._ready, self._built_from = {}, built_from
+        key = tuple(images.shape[1:]), images.device, images.dtype
+        if key not in self._ready:
+            with torch.inference_mode(False), torch.no_grad(), evaluation(self.model):
+                self._ready[key] = self._build(images)
+        return self._ready[key]
+
+    def _build(self, images: Tensor) -> Backend:
+        """The wanted backend if it can be built and agrees with the model in fp32, or else eager."""
+        on_cpu = images.device.type == "cpu"
+        best = "openvino" if on_cpu and images.dtype == torch.float32 else "eager"
+        sizes = (self.chunk,) if self.chunk else CPU_CHUNKS if on_cpu else GPU_CHUNKS
+        noise = torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        reference, _ = _eager(self.model, noise, "fp32", sizes)
+        expected, eager_rate = reference(noise), rate(reference, noise)
+        scale = expected.abs().max().clamp(min=1)
+        for name in (best if self.backend == "auto" else self.backend, "eager"):
+            try:
+                network, usable = BACKENDS[name](self.model, noise, self.precision, sizes)
+                off = (network(_batch(noise, usable[0])) - _batch(expected, usable[0])).abs().max() / scale
+                if not off <= TOLERANCE[self.precision]:
+                    raise ValueError(f"its logits are off by {off:.2g}, where {TOLERANCE[self.precision]} is allowed")
+                chunk, best = _fastest_chunk(network, noise, usable)
+                if name != "eager" and self.backend == "auto" and best < eager_rate:
+                    raise ValueError(f"it is slower: {best:.0f} images a second, where eager makes {eager_rate:.0f}")
+                return Backend(name, network, chunk, best)
+            except Exception as error:
+                if name == "eager":
+                    raise
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                log.warning("The backend %s is not used: %s. Going on with eager.", name, reason)
+
+    def _shrink(self, backend: Backend) -> Backend:
+        smaller = replace(backend, chunk=backend.chunk // 2)
+        log.warning("Out of memory with %d images at a time: going on with %d.", backend.chunk, smaller.chunk)
+        self._ready = {key: smaller if kept is backend else kept for key, kept in self._ready.items()}
+        torch.cuda.empty_cache()
+        return smaller
+
+    def __getstate__(self) -> dict:
+        """For copies and pickles of the model: they build their own."""
+        return vars(self) | {"_ready": {}, "_masks": {}, "_built_from": ()}
+
+
+def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int]) -> Built:
+    """PyTorch as it is, in channels_last; on a GPU with the convolutions that cuDNN measures to be fastest."""
+    return _torch_network(_in_precision(model, precision), noise.device, precision), sizes
+
+
+def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int]) -> Built:
+    """torch.compile with weights frozen, on a GPU as a CUDA graph. Half a minute a size: others than one go eagerly."""
+    size = sizes[0] if len(sizes) == 1 else 4 if noise.device.type == "cpu" else 64
+    model = _in_precision(model, precision)
+    options = {"freezing": True, "triton.cudagraphs": noise.device.type == "cuda"}
+    compiled = torch.compile(model, dynamic=False, options=options)
+    fast, eager = (_torch_network(each, noise.device, precision) for each in (compiled, model))
+    # A CUDA graph writes each result where it wrote the last one.
+    return lambda images: fast(images).clone() if len(images) == size else eager(images), (size,)
+
+
+def _openvino(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int]) -> Built:
+    """OpenVINO on a CPU: convolutions, normalizations and activations fused, weights laid out for the processor."""
+    if noise.device.type != "cpu" or noise.dtype != torch.float32:
+        raise ValueError(f"it takes float32 images on a CPU, not {noise.dtype} on {noise.device}")
+    run = _openvino_graph(model, (noise,), [(-1, *noise.shape[1:])], precision)
+    return lambda images: run(images).clone(), sizes
+
+
+def _openvino_graph(
+    module: nn.Module, example: tuple[Tensor, ...], shapes: Sequence[Sequence[int]], precision: Precision
+) -> Callable[..., Tensor]:
+    """A module as OpenVINO runs it, for inputs of these shapes (-1: any). The next call overwrites what it returns."""
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    # Not openvino.convert_model, which reports each use of it over the network.
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.14 deprecates tracing
+        # What tracing would check, _build checks: that the result agrees with the model.
+        decoder = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
+        graph = frontend.convert(frontend.load(decoder))
+    graph.reshape(dict(zip(graph.inputs, map(list, shapes), strict=True)))
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": OPENVINO_PRECISION[precision]}
+    request = openvino.Core().compile_model(graph, "CPU", options).create_infer_request()
+
+    def run(*inputs: Tensor) -> Tensor:
+        arrays = {i: tensor.contiguous().numpy() for i, tensor in enumerate(inputs)}
+        return torch.from_numpy(request.infer(arrays, share_inputs=True, share_outputs=True)[0])
+
+    return run
+
+
+class _Masking(nn.Module):
+    """What Evidence makes of feature maps (n, h, w) and an image (3, H, W): the masked images (n, 3, H, W)."""
+
+    def __init__(self, evidence: Evidence):
+        super().__init__()
+        self.evidence = evidence
+
+    def forward(self, maps: Tensor, image: Tensor) -> Tensor:
+        evidence = replace(self.evidence, activations=maps, image=image)
+        return evidence.masked(evidence.masks(slice(None)))
+
+
+BACKENDS = {"openvino": _openvino, "compile": _compile, "eager": _eager}
+
+
+def _in_precision(model: nn.Module, precision: Precision) -> nn.Module:
+    """The model itself; for half precision a copy whose convolutions and matrix products hold such weights."""
+    if precision not in HALF:
+        return model
+    model = deepcopy(model).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(HALF[precision])
+    return model
+
+
+def _torch_network(module: nn.Module, device: torch.device, precision: Precision) -> Network:
+    half = HALF.get(precision)
+
+    def network(images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with (
+            _nvidia(precision) if device.type == "cuda" else nullcontext(),
+            torch.autocast(device.type, dtype=half, enabled=half is not None),
+        ):
+            logits = module(images)
+        return logits if half is None else logits.float()
+
+    return network
+
+
+@contextmanager
+def _nvidia(precision: Precision) -> Iterator[None]:
+    """Multiplications in TF32 or not, and each convolution by the algorithm that is measured to be fastest."""
+    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [backend.fp32_precision for backend in backends], torch.backends.cudnn.benchmark
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cudnn.benchmark = True
+        yield
+    finally:
+        for backend, value in zip(backends, before[0], strict=True):
+            backend.fp32_precision = value
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def hidden() -> bool | None:
+    """For tqdm's `disable`: where the environment sets TQDM_DISABLE, and where nobody watches, as in a file (None)."""
+    return True if os.environ.get("TQDM_DISABLE") else None
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """PyTorch on one thread: its idle ones wait actively, and take OpenVINO's cores away."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _batch(rows: Tensor, count: int) -> Tensor:
+    return rows[torch.arange(count) % len(rows)]
+
+
+def rate(network: Network, images: Tensor, seconds: float = 0.04) -> float:
+    """Images a second: the best of several passes, after one that does not count."""
+    times = []
+    network(images)
+    while len(times) < 2 or sum(times) < seconds:
+        _wait(images.device)
+        start = time.perf_counter()
+        network(images)
+        _wait(images.device)
+        times.append(time.perf_counter() - start)
+    return len(images) / min(times)
+
+
+def _wait(device: torch.device):
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _fastest_chunk(network: Network, noise: Tensor, sizes: Sequence[int]) -> tuple[int, float]:
+    """The chunk with the best rate, and that rate; larger ones are tried while they do not lose.
+
+    Of those within 3 % of the best, a CPU gets the largest, since each has its fixed cost, and a GPU the smallest,
+    since its memory is small.
+    """
+    rates, start = {}, time.perf_counter()
+    for size in sizes:
+        try:
+            rates[size] = rate(network, _batch(noise, size))
+        except torch.OutOfMemoryError:
+            if not rates:
+                raise
+            break
+        if rates[size] < 0.97 * max(rates.values()) or time.perf_counter() - start > 2:
+            break
+    good = [size for size, rate in rates.items() if rate >= 0.97 * max(rates.values())]
+    chunk = max(good) if noise.device.type == "cpu" else min(good)
+    return chunk, rates[chunk]
+
+
+def _fingerprint(model: nn.Module) -> tuple:
+    """What changes when a model does: its modules, and where its tensors lie and how often they were written to."""
+    modules = tuple((id(module), type(module)) for module in model.modules())
+    tensors = chain(model.parameters(), model.buffers())
+    return modules, tuple((t.data_ptr(), t.device, 0 if t.is_inference() else t._version) for t in tensors)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
+
+
+def accelerate(
+    model: nn.Module,
+    backend: BackendName = "auto",
+    precision: Precision = "fp32",
+    chunk: int | None = None,
+    progress: bool = True,
+) -> nn.Module:
+    """Let a classifier's passes without gradient run as fast as its machine can; the same model is returned.
+
+    Example:
+        >>> model = accelerate(resnet50(weights=ResNet50_Weights.DEFAULT))
+        >>> maps = UnionCAM(model, [model.layer4])(input_tensor)
+
+    The model keeps its layers, its weights and its gradients: it gets an attribute `gradient_free`, which unioncam_core
+    asks for scores. A backend that cannot be built here, or whose logits are off, is replaced by eager, in one line.
+
+    Args:
+        model: classifier, images (N, 3, H, W) -> logits (N, C).
+        backend: `auto`: OpenVINO for float32 on a CPU, otherwise eager. `openvino`; `compile`, which takes half a
+            minute to build and on a CPU needs a C++ compiler; `eager`.
+        precision: of the passes without gradient. `fp32`; `tf32` on an NVIDIA GPU; `bf16` or `fp16`.
+        chunk: images at a time; measured where None.
+        progress: show a bar when scoring takes longer than 2 seconds.
+
+    Raises:
+        ValueError: no such backend or precision, or not on this device.
+    """
+    model.gradient_free = Engine(model, backend, precision, chunk, progress)
+    return model
