@@ -1,9 +1,10 @@
 # Everything runs inside .venv, which the first target sets up and later ones leave alone.
 PYTHON ?= python3
 NB ?=
+ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test lab notebooks clean
+.PHONY: help demo test bench lab notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -16,13 +17,16 @@ test: .venv/ready ## run every check: lint, format, unit tests, stored notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
-	UNIONCAM_FIGURES=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+	TQDM_DISABLE=1 UNIONCAM_FIGURES=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 notebooks
+
+bench: .venv/ready ## measure what an explanation costs, beside two libraries (more: make bench ARGS=--help)
+	@$(BIN)/python -m unioncam_lab.bench $(ARGS)
 
 lab: .venv/ready ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
 notebooks: .venv/ready ## run the committed notebooks again and store their outputs
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/$(NB)*.ipynb
+	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/$(NB)*.ipynb
 
 clean: ## remove what the other targets made
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

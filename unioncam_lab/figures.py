@@ -11,13 +11,20 @@ import seaborn as sns
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 from torch import Tensor
 
 from unioncam_core import Evidence, UnionSteps, denoise, pixel_weights
 
 FOLDER = Path(__file__).parent.parent / "figures"
-# One colour for each map throughout the project, told apart by colour-blind readers too (Okabe-Ito).
-COLOURS = {"denoising": "#0072B2", "region": "#E69F00", "united": "#009E73", "neutral": "#595959"}
+# One colour for each map and method throughout the project, told apart by colour-blind readers too (Okabe-Ito).
+COLOURS = {
+    "denoising": "#0072B2",
+    "region": "#E69F00",
+    "united": "#009E73",
+    "score_cam": "#CC79A7",
+    "neutral": "#595959",
+}
 SALIENCY = "inferno"
 
 
@@ -217,4 +224,31 @@ def gallery(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str
         ):
             colour = COLOURS[name] if name == steps.selected else "black"
             picture(one, overlay(evidence.image, cam), f"{label}, $\\beta$ = {beta:.3f}", colour)
+    return figure
+
+
+def cost(costs: DataFrame) -> Figure:
+    """Seconds that `bench.compare` measured, as bars: one colour a method, hatched where the engine does not run it."""
+    costs = costs.sort_values("seconds", ascending=False)
+    fastest, slowest = costs.seconds.iloc[-1], costs.seconds.iloc[0]
+    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.5 * len(costs)))
+    colours = [COLOURS["united" if method.startswith("UnionCAM") else "score_cam"] for method in costs.method]
+    bars = axes.barh(costs.method, costs.seconds, color=colours, edgecolor="white")
+    for bar, method in zip(bars, costs.method, strict=True):
+        bar.set_hatch("" if method in ("UnionCAM", "Score-CAM") else "//")
+    axes.bar_label(bars, [f"{seconds:.3g} s" for seconds in costs.seconds], padding=4)
+    axes.set(xlabel="seconds for one explanation", xlim=(0, 1.1 * slowest))
+    axes.set_title(f"The same question, {slowest / fastest:.0f} times faster", loc="left")
+    return figure
+
+
+def growth(measured: dict[str, tuple[str, list[tuple[float, float]]]]) -> Figure:
+    """Seconds against what grows, a panel each: title -> (label of the axis, points (x, seconds))."""
+    figure, panels = plt.subplots(1, len(measured), figsize=(3.8 * len(measured), 3.2), sharey=True)
+    for axes, (title, (label, points)) in zip(panels, measured.items(), strict=True):
+        x, seconds = zip(*points, strict=True)
+        axes.plot(x, seconds, "o-", color=COLOURS["united"])
+        axes.set(title=title, xlabel=label, xticks=x)
+        axes.set_xlim(0, 1.05 * max(x))
+    panels[0].set(ylabel="seconds", ylim=(0, 1.1 * max(s for _, points in measured.values() for _, s in points)))
     return figure

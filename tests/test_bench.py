@@ -1,0 +1,98 @@
+"""That the bench measures what it says: counts, units, shares, a record that can be read again."""
+
+import json
+import re
+from dataclasses import asdict
+
+import pandas as pd
+import pytest
+import torch
+
+from unioncam_core import capture
+from unioncam_lab import bench
+from unioncam_lab.bench import ACCELERATED, METHODS, Cost, Setting
+from unioncam_lab.images import demo_photo
+
+SMALL = {"size": 64, "photo": "coffee"}
+
+
+@pytest.fixture(scope="module")
+def costs():
+    """One row a method, each in a process of its own."""
+    return bench.compare([Setting(method, **SMALL) for method in METHODS], seconds=1e-3)
+
+
+def test_every_method_is_measured(costs, classifier):
+    (evidence,) = capture(classifier, demo_photo("coffee", 64).image[None], target_layer=classifier.target_layer)
+    live = int(evidence.live.sum())
+    for row in costs.itertuples():
+        own = not row.method.startswith("Score-CAM of")
+        assert row.images == (live if own else 1280), "the libraries send constant channels through the network too"
+        assert 0 < row.seconds <= row.first_seconds
+        assert row.backend == ("openvino" if row.method in ACCELERATED else "eager")
+        assert (row.ceiling > 0) == (row.method == "Score-CAM")
+        assert row.memory_mib > 1
+        assert row.tflops < row.matmul_tflops
+    assert list(costs.method) == list(METHODS)
+
+
+def test_operations_are_counted(costs, classifier):
+    """EfficientNet-Lite0 has 0.4 billion multiplications at 224 pixels; 64 pixels are 49/4 times fewer."""
+    row = costs.iloc[0]
+    assert row.tflops / row.images_per_second * 1e12 == pytest.approx(2 * 0.4e9 * (64 / 224) ** 2, rel=0.15)
+
+
+def test_the_table_is_in_the_units_of_its_headings():
+    rows = [
+        asdict(Setting("UnionCAM")) | asdict(Cost("openvino", 3.0, 2.0, 600, 300.0, None, 250.4, 0.2, 0.4)),
+        asdict(Setting("Score-CAM")) | asdict(Cost("openvino", 3.0, 1.5, 600, 450.0, 500.0, 250.4, 0.3, 0.4)),
+        asdict(Setting("Score-CAM of pytorch-grad-cam"))
+        | asdict(Cost("eager", 30.0, 30.0, 9, 42.0, None, 1, 0.1, 0.4)),
+    ]
+    table = bench.table(pd.DataFrame(rows))
+    assert list(table["times faster"]) == ["15.0", "20.0", "1.0"]
+    assert list(table["% of ceiling"]) == ["", "90", ""]
+    assert list(table["% of matmul"]) == ["50", "75", "25"]
+    assert list(table["memory, MiB"]) == ["250", "250", "1"]
+    assert list(bench.table(pd.DataFrame(rows[:1]))["times faster"]) == [""], "nothing to compare with"
+
+
+def test_memory_is_the_peak():
+    with bench._peak_memory("cpu") as memory:
+        for mib in (50, 200, 100):
+            block = torch.ones(mib * 2**18)
+            threading_pause = torch.cat([block[:10]])
+            bench.time.sleep(0.05)
+            del block, threading_pause
+    assert 190 < memory[0] < 260
+
+
+def test_the_command_prints_the_table_and_writes_a_record(costs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "compare", lambda settings: costs.iloc[: len(settings)])
+    record = tmp_path / "record.json"
+    assert bench.main(["--size", "64", "--device", "cpu", "--out", str(record)]) == 0
+    printed = capsys.readouterr().out
+    assert "efficientnet_lite0, 64×64 pixels, chelsea, on cpu" in printed
+    assert re.search(r"UnionCAM +openvino fp32", printed)
+    again, provenance = bench.read(record)
+    pd.testing.assert_frame_equal(again, costs, check_dtype=False)
+    assert provenance["torch"] == torch.__version__.partition("+")[0]
+    assert len(provenance["commit"]) in (7, 40)
+
+
+def test_every_backend_and_precision_is_a_row():
+    rows = bench.settings(["eager", "compile"], ["fp32", "bf16"], size=96)
+    ours = [(row.method, row.backend, row.precision) for row in rows if row.method in ACCELERATED]
+    assert len(ours) == len(set(ours)) == 8
+    assert len(rows) == 8 + len(METHODS) - len(ACCELERATED)
+    assert {row.size for row in rows} == {96}
+
+
+@pytest.mark.parametrize(
+    "record", sorted((bench.Path(__file__).parent.parent / "data" / "records").glob("cost_*.json"))
+)
+def test_committed_records_are_whole(record):
+    costs, provenance = bench.read(record)
+    assert {"date", "commit", "processor", "cores", "gpu", "torch"} <= set(provenance)
+    assert set(METHODS) == set(costs.method)
+    assert "/" not in json.dumps(provenance).replace("\\/", "")

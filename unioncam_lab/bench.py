@@ -1,0 +1,308 @@
+"""What an explanation costs: seconds, images a second and memory, beside pytorch-grad-cam and torchcam.
+
+python -m unioncam_lab.bench                            the built-in network on this machine
+python -m unioncam_lab.bench --classifier vgg16 --random --precision fp32 tf32 bf16 --backend eager compile
+                                                        the paper's network; with --device cuda on a GPU
+Each row is measured in a process of its own, one after the other: same network, layer, photo and class.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import cycle, product
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+import psutil
+import torch
+from pytorch_grad_cam import ScoreCAM
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from torchcam.methods import ScoreCAM as TorchcamScoreCAM
+from tqdm.auto import tqdm
+
+from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, score_regions
+from unioncam_lab.classifiers import Classifier, load_classifier
+from unioncam_lab.engine import HALF, BackendName, Engine, Precision, accelerate, hidden, rate
+from unioncam_lab.images import DEMO_PHOTOS, demo_photo
+
+
+def _union_cam(classifier: Classifier, image: Tensor):
+    UnionCAM(classifier, [classifier.target_layer])(image)
+
+
+def _score_cam(classifier: Classifier, image: Tensor):
+    protocol = Protocol(region_weights="softmax")  # with these weights UnionCAM's region map is Score-CAM
+    (evidence,) = capture(classifier, image, target_layer=classifier.target_layer, protocol=protocol)
+    region_cam(evidence)
+
+
+def _pytorch_grad_cam(classifier: Classifier, image: Tensor):
+    with ScoreCAM(classifier, [classifier.target_layer]) as score_cam:
+        score_cam(image, targets=None)
+
+
+def _torchcam(classifier: Classifier, image: Tensor):
+    with TorchcamScoreCAM(classifier, classifier.target_layer) as score_cam:
+        scores = classifier(image)
+        score_cam(int(scores.argmax()), scores)
+
+
+METHODS: dict[str, Callable[[Classifier, Tensor], None]] = {
+    "UnionCAM": _union_cam,
+    "Score-CAM": _score_cam,
+    "UnionCAM, core alone": _union_cam,
+    "Score-CAM of pytorch-grad-cam": _pytorch_grad_cam,
+    "Score-CAM of torchcam": _torchcam,
+}
+ACCELERATED = ("UnionCAM", "Score-CAM")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured.
+
+    Attributes:
+        method: one of METHODS.
+        classifier, pretrained, device: as in `load_classifier`.
+        backend, precision: as in `accelerate`; they are for the ACCELERATED methods.
+        photo, size: a demo photo, and its side in pixels.
+    """
+
+    method: str
+    classifier: str = "efficientnet_lite0"
+    pretrained: bool = True
+    device: str = "cpu"
+    backend: BackendName = "auto"
+    precision: Precision = "fp32"
+    photo: str = "chelsea"
+    size: int = 224
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one explanation costs.
+
+    Attributes:
+        backend: what computed it.
+        first_seconds: of the first one, in which a backend is built and its chunk measured.
+        seconds: of the fastest one.
+        images: masked images that pass the network for it.
+        images_per_second: `images` / `seconds`; of Score-CAM, in the masked passes alone.
+        ceiling: images a second that the bare backend makes of ready-made batches at its best; of Score-CAM alone.
+        memory_mib: peak of resident memory, or of the GPU's, in the first one, above what it was with the model loaded.
+        tflops: 10^12 floating-point operations a second of the network, at `images_per_second`.
+        matmul_tflops: of a product of two large square matrices in the same precision.
+    """
+
+    backend: str
+    first_seconds: float
+    seconds: float
+    images: int
+    images_per_second: float
+    ceiling: float | None
+    memory_mib: float
+    tflops: float
+    matmul_tflops: float
+
+
+def measure(setting: Setting, seconds: float = 8) -> Cost:
+    """What explanations cost in this process. It should be a fresh one: what memory it has had, it keeps.
+
+    Args:
+        setting: what is measured.
+        seconds: explanations are repeated for this long, not counting the one in which something is built.
+    """
+    classifier = load_classifier(setting.classifier, setting.device, pretrained=setting.pretrained)
+    if setting.method in ACCELERATED:
+        accelerate(classifier, setting.backend, setting.precision, progress=False)
+    else:
+        del classifier.gradient_free
+    image, explain = demo_photo(setting.photo, setting.size).image[None].to(setting.device), METHODS[setting.method]
+    with _peak_memory(setting.device) as memory:
+        times = [_seconds(explain, classifier, image)]
+    built = 1 if setting.method in ACCELERATED else 0  # in the first one
+    while sum(times[built:]) < seconds:
+        times.append(_seconds(explain, classifier, image))
+    (evidence,) = capture(classifier, image, target_layer=classifier.target_layer)
+    images = int(evidence.live.sum()) if explain in (_union_cam, _score_cam) else len(evidence.live)
+    images_per_second, ceiling, backend = images / min(times), None, "eager"
+    if setting.method in ACCELERATED:
+        backend = classifier.gradient_free.ready(image).name
+    if setting.method == "Score-CAM":
+        images_per_second, ceiling = _rates(classifier.gradient_free, evidence)
+    with FlopCounterMode(display=False) as operations, torch.no_grad():
+        classifier(image)
+    tflops = operations.get_total_flops() * images_per_second / 1e12
+    matmul = _matmul_tflops(setting.device, setting.precision)
+    return Cost(backend, times[0], min(times), images, images_per_second, ceiling, memory[0], tflops, matmul)
+
+
+def _seconds(function: Callable, *arguments) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _rates(engine: Engine, evidence: Evidence) -> tuple[float, float]:
+    """Images a second of the masked passes, and of the bare backend on ready-made batches at its best chunk.
+
+    Taken by turns, since a machine's speed drifts; the best of each.
+    """
+    backend, count = engine.ready(evidence.image[None]), int(evidence.live.sum())
+    near = {max(1, backend.chunk // 2), backend.chunk, 2 * backend.chunk}
+    chunks = {backend.chunk} if backend.name == "compile" else near  # which is built for one size
+    ready = torch.rand(max(64, *chunks), *evidence.image.shape).to(evidence.image)
+    needed = min(count, int(backend.rate))
+
+    def bare(chunk: int):
+        batches = cycle(ready.split(chunk))
+        for _ in range(0, needed, chunk):
+            backend.network(next(batches))
+
+    masked_rates, bare_rates = [], []
+    while len(masked_rates) < 3 and sum(count / each for each in masked_rates) < 4:
+        masked_rates.append(count / _seconds(score_regions, [evidence]))
+        bare_rates += [needed / _seconds(bare, chunk) for chunk in chunks]
+    return max(masked_rates), max(bare_rates)
+
+
+@contextmanager
+def _peak_memory(device: str) -> Iterator[list[float]]:
+    """Yields a list that afterwards holds the peak above the beginning, MiB."""
+    peak, process, done = [0.0], psutil.Process(), threading.Event()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        yield peak
+        peak[0] = (torch.cuda.max_memory_allocated() - before) / 2**20
+        return
+    before = process.memory_info().rss
+
+    def watch():
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], (process.memory_info().rss - before) / 2**20)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _matmul_tflops(device: str, precision: Precision) -> float:
+    """10^12 floating-point operations a second of a product of two square matrices."""
+    side = 8192 if device == "cuda" else 2048
+    matrix = torch.rand(side, side, device=device, dtype=HALF.get(precision, torch.float32))
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        return 2 * side**2 * rate(lambda rows: rows @ matrix, matrix, seconds=0.5) / 1e12
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
+def compare(settings: Sequence[Setting], seconds: float = 8) -> pd.DataFrame:
+    """One row a setting, with its cost: each measured in a fresh process, one after the other."""
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    for setting in tqdm(settings, unit="row", leave=False, disable=hidden()):
+        with ProcessPoolExecutor(1, context) as pool:
+            rows.append(asdict(setting) | asdict(pool.submit(measure, setting, seconds).result()))
+    return pd.DataFrame(rows)
+
+
+def settings(
+    backends: Sequence[BackendName] = ("auto",), precisions: Sequence[Precision] = ("fp32",), **common
+) -> list[Setting]:
+    """Every method; the accelerated ones with every backend and precision. `common`: the other fields of Setting."""
+    ours = product(ACCELERATED, backends, precisions)
+    others = [Setting(method, **common) for method in METHODS if method not in ACCELERATED]
+    return [Setting(m, backend=backend, precision=precision, **common) for m, backend, precision in ours] + others
+
+
+def table(costs: pd.DataFrame) -> pd.DataFrame:
+    """The costs as they are read: in the units of their headings, with shares in percent."""
+    reference = costs.seconds.where(costs.method == "Score-CAM of pytorch-grad-cam").max()
+    shown = pd.DataFrame(
+        {
+            "backend": costs.backend + " " + costs.precision,
+            "first, s": costs.first_seconds.map("{:.2f}".format),
+            "then, s": costs.seconds.map("{:.3g}".format),
+            "times faster": (reference / costs.seconds).map("{:.1f}".format),
+            "images": costs.images,
+            "images/s": costs.images_per_second.map("{:.0f}".format),
+            "% of ceiling": (100 * costs.images_per_second / costs.ceiling).map("{:.0f}".format),
+            "memory, MiB": costs.memory_mib.map("{:.0f}".format),
+            "TFLOP/s": costs.tflops.map("{:.2f}".format),
+            "% of matmul": (100 * costs.tflops / costs.matmul_tflops).map("{:.0f}".format),
+        }
+    )
+    return shown.replace("nan", "").set_index(costs.method.rename(None))
+
+
+def read(record: Path) -> tuple[pd.DataFrame, dict]:
+    """The costs of a record that `--out` has written, and with what and where they were measured."""
+    content = json.loads(record.read_text(encoding="utf-8"))
+    return pd.DataFrame(content["costs"]), content["provenance"]
+
+
+def provenance() -> dict[str, str | int]:
+    """With what and where something was measured."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    models = [line.partition(": ")[2] for line in cpuinfo.splitlines() if line.startswith("model name")]
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": git.stdout.strip() or "unknown",
+        "processor": models[0] if models else platform.processor() or platform.machine(),
+        "cores": psutil.cpu_count(logical=False),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "openvino", "grad-cam", "torchcam")},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m unioncam_lab.bench", description="What an explanation costs.")
+    parser.add_argument("--classifier", default="efficientnet_lite0", help="as in load_classifier")
+    parser.add_argument("--random", action="store_true", help="without its trained weights, and so without a download")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--backend", nargs="+", default=["auto"], choices=get_args(BackendName))
+    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=get_args(Precision))
+    parser.add_argument("--photo", default="chelsea", choices=list(DEMO_PHOTOS))
+    parser.add_argument("--size", type=int, default=224, help="side of the image in pixels")
+    parser.add_argument("--out", type=Path, help="file for the record, with its provenance: NAME.json")
+    options = vars(parser.parse_args(arguments))
+    out, pretrained = options.pop("out"), not options.pop("random")
+    first, *_ = chosen = settings(options.pop("backend"), options.pop("precision"), pretrained=pretrained, **options)
+    costs, where = compare(chosen), provenance()
+    weights = "" if first.pretrained else ", random weights"
+    print(f"{first.classifier}{weights}, {first.size}×{first.size} pixels, {first.photo}, on {first.device}")
+    print(", ".join(f"{name} {value}" for name, value in where.items()))
+    print(table(costs).to_string())
+    if out:
+        record = {"provenance": where, "costs": json.loads(costs.to_json(orient="records"))}
+        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
