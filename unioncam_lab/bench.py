@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 
 from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, score_regions
 from unioncam_lab.classifiers import Classifier, load_classifier
-from unioncam_lab.engine import HALF, BackendName, Engine, Precision, accelerate, hidden, rate
+from unioncam_lab.engine import HALF, BackendName, Engine, Precision, accelerate, distinct_masks, hidden, rate
 from unioncam_lab.images import DEMO_PHOTOS, demo_photo
 
 
@@ -137,7 +137,9 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
     while sum(times[built:]) < seconds:
         times.append(_seconds(explain, classifier, image))
     (evidence,) = capture(classifier, image, target_layer=classifier.target_layer)
-    images = int(evidence.live.sum()) if explain in (_union_cam, _score_cam) else len(evidence.live)
+    images = len(evidence.live)
+    if explain in (_union_cam, _score_cam):
+        images = len(distinct_masks(evidence)[0]) if setting.method in ACCELERATED else int(evidence.live.sum())
     images_per_second, ceiling, backend = images / min(times), None, "eager"
     if setting.method in ACCELERATED:
         backend = classifier.gradient_free.ready(image).name
@@ -163,7 +165,7 @@ def _rates(engine: Engine, evidence: Evidence) -> tuple[float, float]:
 
     Taken by turns, since a machine's speed drifts; the best of each.
     """
-    backend, count = engine.ready(evidence.image[None]), int(evidence.live.sum())
+    backend, count = engine.ready(evidence.image[None]), len(distinct_masks(evidence)[0])
     near = {max(1, backend.chunk // 2), backend.chunk, 2 * backend.chunk}
     chunks = {backend.chunk} if backend.name == "compile" else near  # which is built for one size
     ready = torch.rand(max(64, *chunks), *evidence.image.shape).to(evidence.image)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from unioncam_core import Evidence, evaluation
+from unioncam_core import Evidence, evaluation, min_max
 
 log = logging.getLogger(__name__)  # its warnings are one line each on stderr
 
@@ -127,7 +127,8 @@ class Engine:
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
         """Logits (live, C) of the masked images of each image, all in one stream; None where no channel is live.
 
-        Images share chunks, so that a GPU is never left waiting; the classes of an image share its masked images.
+        Images share chunks, so that a GPU is never left waiting. The classes of an image share its masked images, and
+        channels that make the same mask share one.
         """
         sizes = {tuple(evidence.image.shape) for evidence in evidences}
         if len(sizes) > 1:
@@ -135,13 +136,13 @@ class Engine:
         images = {id(evidence.activations): evidence for evidence in evidences if evidence.live.any()}
         if not images:
             return [None] * len(evidences)
-        live = [evidence.live.nonzero().flatten() for evidence in images.values()]
-        counts = [len(channels) for channels in live]
-        mask = [self._masking(evidence) for evidence in images.values()]
+        maskings = [self._masking(evidence) for evidence in images.values()]
+        distinct, owners = zip(*map(distinct_masks, images.values()), strict=True)
+        counts = [len(channels) for channels in distinct]
 
         def make(first: int, last: int) -> Tensor:
             pieces = []
-            for masked, channels, end in zip(mask, live, accumulate(counts), strict=True):
+            for masked, channels, end in zip(maskings, distinct, accumulate(counts), strict=True):
                 start = end - len(channels)
                 if first < end and start < last:
                     pieces.append((masked, channels[max(0, first - start) : last - start]))
@@ -149,8 +150,9 @@ class Engine:
                 return pieces[0][0](pieces[0][1])
             return torch.cat([masked(channels).clone() for masked, channels in pieces])
 
-        logits = dict(zip(images, self.stream(make, sum(counts)).split(counts), strict=True))
-        return [logits.get(id(evidence.activations)) for evidence in evidences]
+        logits = self.stream(make, sum(counts)).split(counts)
+        of_image = {key: rows[own] for key, rows, own in zip(images, logits, owners, strict=True)}
+        return [of_image.get(id(evidence.activations)) for evidence in evidences]
 
     def _masking(self, evidence: Evidence) -> Callable[[Tensor], Tensor]:
         """Channels -> the image masked by each: by OpenVINO too where it is in use, so that no core stands idle."""
@@ -208,6 +210,21 @@ class Engine:
     def __getstate__(self) -> dict:
         """For copies and pickles of the model: they build their own."""
         return vars(self) | {"_ready": {}, "_masks": {}, "_built_from": ()}
+
+
+def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """The live channels that make different masks (n,), and for each live channel which of these is its own (live,).
+
+    Maps that differ by a factor alone are one mask when they are scaled: many have a single place that is not 0.
+    """
+    live = evidence.live.nonzero().flatten()
+    positions = torch.arange(len(live), device=live.device)
+    if evidence.protocol.map_scale != "min-max":
+        return live, positions
+    scaled = min_max(evidence.activations[live]).flatten(1)
+    masks, own = torch.unique(scaled, dim=0, return_inverse=True)
+    first = torch.full_like(own[: len(masks)], len(live)).scatter_reduce(0, own, positions, "amin")
+    return live[first], own
 
 
 def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int]) -> Built:
