@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import cycle, product
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import get_args
 
@@ -160,26 +160,30 @@ def _seconds(function: Callable, *arguments) -> float:
     return time.perf_counter() - start
 
 
-def _rates(engine: Engine, evidence: Evidence) -> tuple[float, float]:
+def _rates(engine: Engine, evidence: Evidence, rounds: int = 4) -> tuple[float, float]:
     """Images a second of the masked passes, and of the bare backend on ready-made batches at its best chunk.
 
-    Taken by turns, since a machine's speed drifts; the best of each.
+    Taken by turns, a second or so each, since a machine's speed drifts; the best of each.
     """
-    backend, count = engine.ready(evidence.image[None]), len(distinct_masks(evidence)[0])
+    backend, (channels, _) = engine.ready(evidence.image[None]), distinct_masks(evidence)
+    channels = channels[: max(2 * backend.chunk, int(backend.rate))]
     near = {max(1, backend.chunk // 2), backend.chunk, 2 * backend.chunk}
     chunks = {backend.chunk} if backend.name == "compile" else near  # which is built for one size
     ready = torch.rand(max(64, *chunks), *evidence.image.shape).to(evidence.image)
-    needed = min(count, int(backend.rate))
 
-    def bare(chunk: int):
-        batches = cycle(ready.split(chunk))
-        for _ in range(0, needed, chunk):
-            backend.network(next(batches))
+    def masked():
+        score_regions([replace(evidence, activations=evidence.activations[channels])])
+
+    def bare(batches: Sequence[Tensor]):
+        for batch in batches:
+            backend.network(batch)
 
     masked_rates, bare_rates = [], []
-    while len(masked_rates) < 3 and sum(count / each for each in masked_rates) < 4:
-        masked_rates.append(count / _seconds(score_regions, [evidence]))
-        bare_rates += [needed / _seconds(bare, chunk) for chunk in chunks]
+    for _ in range(rounds):
+        masked_rates.append(len(channels) / _seconds(masked))
+        for chunk in chunks:
+            batches = list(islice(cycle(ready[: len(ready) // chunk * chunk].split(chunk)), len(channels) // chunk))
+            bare_rates.append(len(batches) * chunk / _seconds(bare, batches))
     return max(masked_rates), max(bare_rates)
 
 
