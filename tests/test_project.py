@@ -12,6 +12,8 @@ import yaml
 from PIL import Image
 from torchvision import models
 
+from unioncam_lab import bench
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -72,6 +74,12 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
     names = {}
     exec(example.replace("resnet50", "resnet18").replace("ResNet50", "ResNet18"), names)
     assert names["maps"].shape == (1, 224, 224)
+
+
+def test_the_readmes_costs_are_the_records():
+    costs, _ = bench.read(ROOT / "data" / "records" / "cost_cpu.json")
+    for method, row in bench.table(costs).iterrows():
+        assert f"| {method} | {row['then, s']} | {row['times faster']} | {row['memory, MiB']} |" in README
 
 
 def test_the_citation_file_names_both_papers():
