@@ -91,9 +91,7 @@ def test_every_backend_and_precision_is_a_row():
     assert {row.size for row in rows} == {96}
 
 
-@pytest.mark.parametrize(
-    "record", sorted((bench.Path(__file__).parent.parent / "data" / "records").glob("cost_*.json"))
-)
+@pytest.mark.parametrize("record", sorted(bench.RECORDS.glob("cost_*.json")))
 def test_committed_records_are_whole(record):
     costs, provenance = bench.read(record)
     assert {"date", "commit", "processor", "cores", "gpu", "torch"} <= set(provenance)

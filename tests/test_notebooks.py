@@ -15,7 +15,7 @@ SMALL = {
     "02_denoising": {"photo": "coffee", "size": 96, "theta": 40},
     "03_union": {"photo": "rocket", "size": 96},
     "04_selection": {"photo": "coffee", "photos": ["astronaut"], "size": 96, "theta": 0},
-    "16_cost": {"photo": "rocket", "size": 70, "theta": 40, "seconds": 0.1},
+    "16_cost": {"photo": "rocket", "size": 96, "theta": 40, "seconds": 0.1},
 }
 
 

@@ -77,7 +77,7 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
 
 
 def test_the_readmes_costs_are_the_records():
-    costs, _ = bench.read(ROOT / "data" / "records" / "cost_cpu.json")
+    costs, _ = bench.read(bench.RECORDS / "cost_cpu.json")
     for method, row in bench.table(costs).iterrows():
         assert f"| {method} | {row['then, s']} | {row['times faster']} | {row['memory, MiB']} |" in README
 

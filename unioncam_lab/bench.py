@@ -68,6 +68,7 @@ METHODS: dict[str, Callable[[Classifier, Tensor], None]] = {
     "Score-CAM of torchcam": _torchcam,
 }
 ACCELERATED = ("UnionCAM", "Score-CAM")
+RECORDS = Path(__file__).parent.parent / "data" / "records"
 
 
 @dataclass(frozen=True)
