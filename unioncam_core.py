@@ -3,6 +3,7 @@
     Hu H, Wang R, Lin H, Yu H (2024). UnionCAM: enhancing CNN interpretability through denoising, weighted
     fusion, and selective high-quality class activation mapping. Front. Neurorobot. 18:1490198.
     https://doi.org/10.3389/fnbot.2024.1490198
+    Dekdegue H, Garouani M, Mothe J, Bernigaud J (2026). Fusion-CAM. arXiv:2603.05386
 
 The file reads from top to bottom in the order in which the data flow (Algorithm 1 of the paper):
 
@@ -13,7 +14,8 @@ The file reads from top to bottom in the order in which the data flow (Algorithm
     region_weights, region_cam              line 5: what their scores weigh
     contribution                            Eqs. 4, 5, 7: what a map contributes to the class score
     UnionSteps, union_cam                   lines 6-10, Eqs. 6-8: Activation Map Union and Selection (AMU, AMS)
-    UnionCAM                                all of it behind pytorch-grad-cam's call
+    FusionSteps, fusion_cam                 Fusion-CAM: the same steps, other weights, and a fusion per pixel
+    UnionCAM, FusionCAM                     all of it behind pytorch-grad-cam's call
 
 Shapes: N images, K channels of the target layer of size h x w, images of size H x W, C classes.
 """
@@ -93,7 +95,7 @@ class Evidence:
 
     def masks(self, channels: Tensor | list[int]) -> Tensor:
         """The feature maps of n channels as masks (n, H, W): upsampled, each scaled to [0, 1]."""
-        return _fit(self.activations[channels], self)
+        return upsample(self.activations[channels], self)
 
     def masked(self, masks: Tensor) -> Tensor:
         """mask ∘ I0 for each of the masks (N, H, W): images (N, 3, H, W)."""
@@ -249,7 +251,7 @@ def denoised_cam(evidence: Evidence, theta: float = 10) -> Tensor:
     gradients = evidence.gradients
     if reading != "map":
         gradients = denoise(gradients, theta, positive=reading == "positive")
-    cam = _finish((pixel_weights(gradients) * evidence.activations).sum(0), evidence)
+    cam = saliency_map((pixel_weights(gradients) * evidence.activations).sum(0), evidence)
     return denoise(cam, theta) if reading == "map" else cam
 
 
@@ -276,30 +278,37 @@ def _region_pass(evidence: Evidence) -> Tensor | None:
     return torch.cat(outputs) if outputs else None
 
 
-def region_weights(evidence: Evidence) -> Tensor:
-    """W_R, (K,): what each channel, used as a mask, leaves of the class score. Constant channels weigh 0."""
-    match evidence.protocol.region_weights:
+def region_weights(evidence: Evidence, kind: str | None = None) -> Tensor:
+    """W_R, (K,): what each channel, used as a mask, leaves of the class score. Constant channels weigh 0.
+
+    `kind` is one of the Protocol's region_weights, by default the Evidence's own.
+    """
+    match kind or evidence.protocol.region_weights:
         case "score":
             return evidence.region_scores
         case "increase":
             return (evidence.region_scores - evidence.black_score).where(evidence.live, 0)
         case "softmax":
             return evidence.region_logits.softmax(0).where(evidence.live, 0)
+    raise ValueError(f"region_weights is {kind!r}; it can be 'score', 'softmax' or 'increase'.")
 
 
-def region_cam(evidence: Evidence) -> Tensor:
+def weighted_cam(evidence: Evidence, weights: Tensor) -> Tensor:
+    """The feature maps summed with weights (K,): (H, W) in [0, 1]."""
+    return saliency_map(torch.einsum("k,khw->hw", weights, evidence.activations), evidence)
+
+
+def region_cam(evidence: Evidence, kind: str | None = None) -> Tensor:
     """Algorithm 1, lines 4-5: L_Region, the feature maps summed with the weights W_R: (H, W) in [0, 1]."""
-    return _finish(torch.einsum("k,khw->hw", region_weights(evidence), evidence.activations), evidence)
+    return weighted_cam(evidence, region_weights(evidence, kind))
 
 
 @torch.no_grad()
 def contribution(evidence: Evidence, cam: Tensor) -> float:
     """Eqs. 4, 5 and 7: beta = f^c(cam ∘ I0) - f^c(I_b), for a map (H, W)."""
     cam = torch.as_tensor(cam)
-    if cam.shape != evidence.image.shape[1:]:
-        raise ValueError(
-            f"The map is {list(cam.shape)}; it must have the image's size {list(evidence.image.shape[1:])}."
-        )
+    if (size := evidence.image.shape[1:]) != cam.shape:
+        raise ValueError(f"The map is {list(cam.shape)}; it must have the image's size {list(size)}.")
     return float(evidence.score(evidence.masked(cam[None]))) - evidence.black_score
 
 
@@ -317,17 +326,67 @@ class UnionSteps:
     cam: Tensor  # L_UnionCAM, the selected map
 
 
-def union_cam(evidence: Evidence, theta: float = 10) -> UnionSteps:
-    """Algorithm 1: the denoised and the region map, their union (Eq. 6), and the choice by contribution (Eq. 8)."""
+def union_cam(evidence: Evidence, theta: float = 10, weighted: bool = True) -> UnionSteps:
+    """Algorithm 1: the denoised and the region map, their union (Eq. 6), and the choice by contribution (Eq. 8).
+
+    With theta=0 nothing is denoised; with weighted=False both maps weigh 1 in Eq. 6: Table 4's base has both.
+    """
     denoised, region = denoised_cam(evidence, theta), region_cam(evidence)
     beta_denoising, beta_region = contribution(evidence, denoised), contribution(evidence, region)
     weights = [max(beta, 0.0) if evidence.protocol.clamp_beta else beta for beta in (beta_denoising, beta_region)]
+    weights = weights if weighted else [1.0, 1.0]
     united = _scale(weights[0] * denoised + weights[1] * region, evidence)
     beta_united = contribution(evidence, united)
     # Two weights of 0 unite nothing: then the region map stands, whatever the empty map scores.
     selected = "united" if any(weights) and beta_united > beta_region else "region"
     cam = united if selected == "united" else region
     return UnionSteps(denoised, region, united, beta_denoising, beta_region, beta_united, selected, cam)
+
+
+@dataclass(frozen=True, eq=False)
+class FusionSteps:
+    """Every intermediate of Fusion-CAM. Maps are (H, W) in [0, 1]; betas as measured, shares of two sum to 1."""
+
+    denoised: Tensor
+    region: Tensor
+    united: Tensor
+    beta_denoising: float
+    beta_region: float
+    beta_united: float
+    shares: tuple[float, float]  # of the denoised and the region map in their union
+    second_shares: tuple[float, float]  # of the union and the region map in the fusion
+    similarity: Tensor
+    cam: Tensor
+
+
+def fusion_cam(
+    evidence: Evidence, theta: float = 10, region_weights: Literal["softmax", "score", "increase"] = "softmax"
+) -> FusionSteps:
+    """Fusion-CAM: Grad-CAM, denoised by the percentile of its own pixels, and the region map, fused per pixel.
+
+    A negative beta counts as 0; if both do, the region map has all of the weight.
+    """
+    denoised = denoise(weighted_cam(evidence, evidence.gradients.mean((1, 2))), theta)
+    region = region_cam(evidence, region_weights)
+    beta_denoising, beta_region = contribution(evidence, denoised), contribution(evidence, region)
+    shares = _shares(beta_denoising, beta_region)
+    united = _scale(shares[0] * denoised + shares[1] * region, evidence)
+    beta_united = contribution(evidence, united)
+    second = _shares(beta_united, shares[1])
+    similarity, fused = fuse(second[0] * united, second[1] * region)
+    betas, cam = (beta_denoising, beta_region, beta_united), _scale(fused, evidence)
+    return FusionSteps(denoised, region, united, *betas, shares, second, similarity, cam)
+
+
+def fuse(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The similarity of two maps, and their fusion: the larger value where they agree, the mean where they do not."""
+    similarity = (1 - (first - second).abs()).clamp(0, 1)
+    return similarity, similarity * torch.maximum(first, second) + (1 - similarity) * (first + second) / 2
+
+
+def _shares(*betas: float) -> tuple[float, float]:
+    first, second = (max(beta, 0.0) for beta in betas)
+    return (first / (first + second), second / (first + second)) if first + second > 0 else (0.0, 1.0)
 
 
 @dataclass(eq=False, repr=False)
@@ -348,6 +407,7 @@ class UnionCAM:
     theta: float = 10
     protocol: Protocol = Protocol()
     score: Callable[[Tensor], Tensor] | None = None
+    method = staticmethod(union_cam)
 
     def __post_init__(self):
         if isinstance(self.target_layers, nn.Module | str):
@@ -362,7 +422,7 @@ class UnionCAM:
             options = {"target_layer": layer, "targets": targets, "score": self.score, "protocol": self.protocol}
             evidences = capture(self.model, input_tensor, **options)
             score_regions(evidences)
-            per_layer.append(torch.stack([union_cam(evidence, self.theta).cam for evidence in evidences]))
+            per_layer.append(torch.stack([self.method(evidence, self.theta).cam for evidence in evidences]))
         return min_max(torch.stack(per_layer).mean(0)).float().cpu().numpy()
 
     def __enter__(self):
@@ -370,6 +430,12 @@ class UnionCAM:
 
     def __exit__(self, *_exception):
         """Nothing to release: no hook outlives a call."""
+
+
+class FusionCAM(UnionCAM):
+    """Fusion-CAM behind the same call."""
+
+    method = staticmethod(fusion_cam)
 
 
 def min_max(maps: Tensor) -> Tensor:
@@ -382,7 +448,7 @@ def _scale(maps: Tensor, evidence: Evidence) -> Tensor:
     return min_max(maps) if evidence.protocol.map_scale == "min-max" else maps
 
 
-def _fit(maps: Tensor, evidence: Evidence) -> Tensor:
+def upsample(maps: Tensor, evidence: Evidence) -> Tensor:
     """Maps (N, h, w) upsampled bilinearly to the image's size and scaled: (N, H, W)."""
     # Bilinear interpolation is a matrix product along each axis, done so it is several times faster.
     down, across = (
@@ -392,9 +458,9 @@ def _fit(maps: Tensor, evidence: Evidence) -> Tensor:
     return _scale(down.T @ maps @ across, evidence)
 
 
-def _finish(cam: Tensor, evidence: Evidence) -> Tensor:
+def saliency_map(cam: Tensor, evidence: Evidence) -> Tensor:
     """A weighted sum of feature maps (h, w) made a saliency map (H, W)."""
-    return _fit((cam.relu() if evidence.protocol.relu else cam)[None], evidence)[0]
+    return upsample((cam.relu() if evidence.protocol.relu else cam)[None], evidence)[0]
 
 
 @contextmanager
@@ -447,9 +513,8 @@ def _find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[nn.Module, st
         if module is layer or name == layer:
             return module, name or type(model).__name__
     wanted = repr(layer) if isinstance(layer, str) else f"{type(layer).__name__} that was given"
-    raise ValueError(
-        f"{type(model).__name__} has no layer {wanted}; its last ones are {', '.join(list(modules)[-5:])}."
-    )
+    last = ", ".join(list(modules)[-5:])
+    raise ValueError(f"{type(model).__name__} has no layer {wanted}; its last ones are {last}.")
 
 
 def _check_images(images: Tensor, model: nn.Module):
@@ -469,7 +534,6 @@ def _check_images(images: Tensor, model: nn.Module):
 
 def _check_targets(targets: Sequence | None, images: Tensor, protocol: Protocol) -> list[list[int]] | None:
     """Each image's classes, from indices, sequences of indices or pytorch-grad-cam's ClassifierOutputTargets."""
-
     if targets is None:
         if protocol.explained_class == "label":
             raise ValueError("The protocol explains the label, so targets must be given.")

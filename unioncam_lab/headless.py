@@ -6,7 +6,6 @@ python -m unioncam_lab.headless 00 -p photo my_photo.jpg -p theta 50
 """
 
 import argparse
-import ast
 import base64
 import os
 import re
@@ -25,6 +24,8 @@ from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
+
+from unioncam_lab.baselines import literal
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS, FIGURES = ROOT / "notebooks", ROOT / "figures"
@@ -143,10 +144,7 @@ def _value(text: str):
     """A parameter from the command line: a file, whose path a notebook needs whole, a Python literal, or a word."""
     if Path(text).is_file():
         return str(Path(text).resolve())
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return literal(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,9 +1,9 @@
 """What the classifier sees: photos of installed packages, a folder of one's own, and composed scenes with masks."""
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,6 +13,7 @@ import skimage.data
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
 
 CUTOUTS = Path(__file__).parent.parent / "data" / "cutouts"
 PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -44,6 +45,17 @@ def to_tensor(photo: Image.Image, size: int = 224, fit: Fit = "square") -> Tenso
     else:
         raise ValueError(f"fit is {fit!r}; it can be {' or '.join(map(repr, get_args(Fit)))}.")
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+
+
+def blur(image: Tensor) -> Tensor:
+    """An image (3, H, W) blurred until nothing can be recognized: a Gaussian of 51 pixels, sigma 50.
+
+    What Group-CAM and the insertion metric show where a mask hides. Smaller images get the widest kernel they can.
+    """
+    for size, kernel in zip(image.shape[1:], ([1, 51], [51, 1]), strict=True):  # separable: twice one dimension
+        kernel = [min(side, 2 * size - 1) for side in kernel]
+        image = gaussian_blur(image, kernel, [50.0, 50.0])
+    return image
 
 
 def load_photo(path: str | Path, size: int = 224, fit: Fit = "square") -> Tensor:
@@ -216,3 +228,103 @@ def _sky(random: np.random.Generator, size: int) -> np.ndarray:
     cover = np.clip(clouds - clouds.mean(), 0, None)
     cover = (cover / cover.max())[..., None] * 0.9
     return blue * (1 - cover) + cover * np.float32([0.98, 0.98, 1.0])
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a set, not yet read.
+
+    Attributes:
+        id: its name within the set.
+        read: (size, fit) -> (3, size, size), RGB in [0, 1].
+        label: its class where the set says so: an ImageNet class, or its WordNet id, or None.
+        bytes: of its file, 0 where it has none.
+    """
+
+    id: str
+    read: Callable[[int, Fit], Tensor]
+    label: str | None = None
+    bytes: int = 0
+
+
+SCENES = 100  # of each kind, in the set "scenes"
+
+
+def pictures(name: str) -> list[Picture]:
+    """A set of pictures by its name.
+
+    `demo`: the DEMO_PHOTOS. `scenes`: 100 composed scenes of each kind. A folder: every picture in it and below.
+    `ilsvrc2012:FOLDER`: ILSVRC2012's validation set as it is distributed, ILSVRC2012_val_*.JPEG all in one folder or
+    in one for each class. `voc2007:FOLDER`: the test set of VOC2007, of a VOCdevkit folder or what lies in it.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: one sentence that says what is missing.
+    """
+    kind, _, folder = name.partition(":")
+    match kind:
+        case "demo":
+            return [_demo_picture(photo) for photo in DEMO_PHOTOS]
+        case "scenes":
+            return [_scene_picture(kind, seed) for kind in get_args(SceneKind) for seed in range(SCENES)]
+        case "ilsvrc2012":
+            return _ilsvrc2012(_existing(folder))
+        case "voc2007":
+            return _voc2007(_existing(folder))
+    root = _existing(name)
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    if not files:
+        raise FileNotFoundError(f"The folder {root} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))}).")
+    return [_file_picture(path, root) for path in files]
+
+
+def sample(available: Sequence[Picture], limit: int | None, seed: int) -> list[Picture]:
+    """`limit` of the pictures drawn at random without replacement, in their order; all of them if there are not more.
+
+    The same seed draws the same positions from as many pictures, wherever they lie.
+    """
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"limit is {limit!r}; it is a number of pictures, 1 or more.")
+    if limit is None or limit >= len(available):
+        return list(available)
+    drawn = np.random.default_rng(seed).choice(len(available), limit, replace=False)
+    return [available[i] for i in sorted(drawn.tolist())]
+
+
+def _existing(folder: str) -> Path:
+    if not folder or not Path(folder).is_dir():
+        raise NotADirectoryError(f"There is no folder {folder or 'given'}; images are demo, scenes or a folder.")
+    return Path(folder)
+
+
+def _demo_picture(name: str) -> Picture:
+    return Picture(name, lambda size, fit: demo_photo(name, size, fit).image, DEMO_PHOTOS[name][1])
+
+
+def _scene_picture(kind: SceneKind, seed: int) -> Picture:
+    return Picture(f"{kind} {seed}", lambda size, fit: compose_scene(kind, seed, size).image)
+
+
+def _file_picture(path: Path, root: Path, label: str | None = None) -> Picture:
+    read = partial(load_photo, path)
+    return Picture(path.relative_to(root).as_posix(), read, label, path.stat().st_size if path.is_file() else 0)
+
+
+def _ilsvrc2012(folder: Path) -> list[Picture]:
+    files = sorted(folder.rglob("ILSVRC2012_val_*.JPEG"), key=lambda path: path.name)
+    if not files:
+        raise FileNotFoundError(f"The folder {folder} holds no ILSVRC2012_val_*.JPEG, as the validation set does.")
+    return [_file_picture(path, folder, path.parent.name if path.parent != folder else None) for path in files]
+
+
+def _voc2007(folder: Path) -> list[Picture]:
+    roots = [
+        root for root in (folder, folder / "VOC2007", folder / "VOCdevkit" / "VOC2007") if _voc_list(root).is_file()
+    ]
+    if not roots:
+        raise FileNotFoundError(f"The folder {folder} holds no VOC2007/ImageSets/Main/test.txt, as VOCdevkit does.")
+    ids = _voc_list(roots[0]).read_text(encoding="utf-8").split()
+    return [_file_picture(roots[0] / "JPEGImages" / f"{name}.jpg", roots[0] / "JPEGImages") for name in ids]
+
+
+def _voc_list(root: Path) -> Path:
+    return root / "ImageSets" / "Main" / "test.txt"

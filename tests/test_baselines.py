@@ -1,0 +1,234 @@
+"""The methods against the libraries that define them, against plain loops in double precision, and by their names."""
+
+import numpy as np
+import pytest
+import torch
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torchcam.methods import GradCAM as TorchcamGradCAM
+from torchcam.methods import GradCAMpp
+
+from tests.conftest import TinyCNN
+from unioncam_core import Protocol, capture, min_max, region_cam, weighted_cam
+from unioncam_lab import baselines
+from unioncam_lab.baselines import (
+    METHODS,
+    fake_cam,
+    find_method,
+    grad_cam,
+    grad_cam_plus_plus,
+    group_cam,
+    reread,
+    score_cam,
+)
+from unioncam_lab.images import blur, demo_photo
+
+
+@pytest.fixture(scope="module")
+def photo(classifier):
+    (evidence,) = capture(classifier, demo_photo("chelsea").image[None], target_layer=classifier.target_layer)
+    return evidence
+
+
+@pytest.fixture
+def evidence(tiny, images):
+    return capture(tiny, images[:1], target_layer=tiny.relu2, targets=[3])[0]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(grad_cam, GradCAM), (grad_cam_plus_plus, GradCAMPlusPlus)])
+@pytest.mark.parametrize("target", [None, 5, 282])
+def test_gradient_methods_equal_pytorch_grad_cam(classifier, ours, theirs, target):
+    image = demo_photo("chelsea").image[None]
+    targets = None if target is None else [target]
+    (evidence,) = capture(classifier, image, target_layer=classifier.target_layer, targets=targets)
+    with theirs(classifier, [classifier.target_layer]) as cam:
+        expected = cam(image, [ClassifierOutputTarget(evidence.target)])[0]
+    np.testing.assert_allclose(ours(evidence).numpy(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("ours", "theirs"), [(grad_cam, GradCAM), (grad_cam_plus_plus, GradCAMPlusPlus)])
+def test_methods_equal_pytorch_grad_cam_where_gradients_vary(images, ours, theirs, seed):
+    tiny = TinyCNN(seed).float()
+    (evidence,) = capture(tiny, images[:1].float(), target_layer=tiny.relu2, targets=[1])
+    with theirs(tiny, [tiny.relu2]) as cam:
+        expected = cam(images[:1].float(), [ClassifierOutputTarget(1)])[0]
+    # Theirs is scaled before it is upsampled.
+    np.testing.assert_allclose(ours(evidence).numpy(), (expected - expected.min()) / np.ptp(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (grad_cam, TorchcamGradCAM),
+        # Its division by alpha's denominator writes to a copy and is lost: what is left are third powers.
+        (lambda evidence: weighted_cam(evidence, evidence.gradients.relu().pow(3).sum((1, 2))), GradCAMpp),
+    ],
+)
+def test_methods_equal_torchcam(tiny, images, ours, theirs):
+    (evidence,) = capture(tiny, images[:1], target_layer=tiny.relu2, targets=[1])
+    with theirs(tiny, "relu2") as cam:
+        expected = cam(1, tiny(images[:1]), normalized=False)[0]
+    expected = min_max(torch.nn.functional.interpolate(expected[None].double(), (12, 12), mode="bilinear"))[0, 0]
+    torch.testing.assert_close(ours(evidence), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("denominator", ["activations", "products"])
+def test_grad_cam_plus_plus_is_equation_19(evidence, denominator):
+    w, a = evidence.gradients.numpy(), evidence.activations.numpy()
+    weights = []
+    for wk, ak in zip(w, a, strict=True):
+        total = 0.0
+        for g in wk.flat:
+            products = ak.sum() * g**3 if denominator == "activations" else (ak * wk**3).sum()
+            alpha = g**2 / (2 * g**2 + products) if g > 0 else 0
+            total += alpha * max(g, 0)
+        weights.append(total)
+    expected = torch.from_numpy(np.maximum(np.einsum("k,khw->hw", weights, a), 0))
+    expected = torch.nn.functional.interpolate(expected[None, None], (12, 12), mode="bilinear")[0, 0]
+    torch.testing.assert_close(grad_cam_plus_plus(evidence, denominator, eps=0), min_max(expected))
+
+
+def test_the_two_forms_of_grad_cam_plus_plus_differ_only_where_gradients_vary(evidence, photo):
+    assert (grad_cam_plus_plus(evidence) - grad_cam_plus_plus(evidence, "products")).abs().max() > 1e-3
+    torch.testing.assert_close(grad_cam_plus_plus(photo), grad_cam_plus_plus(photo, "products"), atol=1e-4, rtol=0)
+
+
+def test_score_cam_is_a_loop_over_channels(tiny, images, evidence):
+    logits, live = [], []
+    for k, channel in enumerate(evidence.activations):
+        mask = torch.nn.functional.interpolate(channel[None, None], (12, 12), mode="bilinear")[0, 0]
+        if mask.max() > mask.min():
+            mask = (mask - mask.min()) / (mask.max() - mask.min())
+            logits.append(tiny(mask * images[:1])[0, 3].item())
+            live.append(k)
+    weights = np.exp(logits) / np.exp(logits).sum()
+    cam = sum(w * evidence.activations[k] for w, k in zip(weights, live, strict=True)).relu()
+    cam = torch.nn.functional.interpolate(cam[None, None], (12, 12), mode="bilinear")[0, 0]
+    torch.testing.assert_close(score_cam(evidence), min_max(cam))
+
+
+@pytest.mark.parametrize("theta", [None, 70])
+def test_group_cam_is_a_loop_over_groups(tiny, images, evidence, theta):
+    image = images[0]
+    blurred = blur(image)
+    baseline = tiny(blurred[None]).softmax(1)[0, 3]
+    weighted = evidence.gradients.mean((1, 2), keepdim=True) * evidence.activations
+    cam = torch.zeros(12, 12, dtype=torch.float64)
+    for channels in ([0, 1], [2, 3], [4, 5]):
+        group = sum(weighted[k] for k in channels).relu()
+        if theta is not None:
+            group = group.where(group >= np.percentile(group, theta), 0)
+        mask = torch.nn.functional.interpolate(group[None, None], (12, 12), mode="bilinear")[0, 0]
+        if mask.max() > mask.min():
+            mask = (mask - mask.min()) / (mask.max() - mask.min())
+            mixed = mask * image + (1 - mask) * blurred
+            cam += (tiny(mixed[None]).softmax(1)[0, 3] - baseline).detach() * mask
+    torch.testing.assert_close(group_cam(evidence, groups=3, theta=theta), min_max(cam.relu()))
+
+
+def test_group_cam_with_a_group_for_each_channel_at_most(evidence):
+    torch.testing.assert_close(group_cam(evidence, groups=6), group_cam(evidence, groups=100))
+    with pytest.raises(ValueError, match="groups is 0"):
+        group_cam(evidence, groups=0)
+
+
+def test_the_blurred_image_is_a_gaussian_of_51_pixels():
+    """In one dimension by hand, reflected at the border without repeating it."""
+    image = torch.rand(3, 60, 70, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kernel = np.exp(-(np.arange(-25, 26) ** 2) / (2 * 50**2))
+    kernel /= kernel.sum()
+    padded = np.pad(image.numpy(), ((0, 0), (25, 25), (25, 25)), mode="reflect")
+    rows = sum(k * padded[:, i : i + 60, :] for i, k in enumerate(kernel))
+    expected = sum(k * rows[:, :, i : i + 70] for i, k in enumerate(kernel))
+    np.testing.assert_allclose(blur(image).numpy(), expected, atol=1e-12)
+
+
+def test_fake_cam_hides_one_pixel(evidence):
+    cam = fake_cam(evidence)
+    assert cam.shape == (12, 12)
+    assert (cam == 0).sum() == 1
+    assert (cam == 1).sum() == 143
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_gives_a_map(evidence, name):
+    cam = METHODS[name](evidence)
+    cam = getattr(cam, "cam", cam)
+    assert cam.shape == (12, 12)
+    assert cam.min() == 0
+    assert cam.max() == 1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_dead_channels_make_a_finite_map(tiny, images, name):
+    with torch.no_grad():
+        tiny.conv2.weight.zero_()
+        tiny.conv2.bias.fill_(-1)
+    (evidence,) = capture(tiny, images[:1], target_layer=tiny.relu2)
+    cam = METHODS[name](evidence)
+    assert getattr(cam, "cam", cam).isfinite().all()
+
+
+def test_a_method_is_found_by_its_name_and_options(evidence, classifier):
+    method = find_method("group_cam:groups=2:theta=70")
+    assert (method.title, method.masking) == ("Group-CAM (groups=2, theta=70)", False)
+    assert torch.equal(method.explain(evidence), group_cam(evidence, 2, 70))
+    assert find_method("score_cam").masking
+    reading = find_method("union_cam:region_weights=softmax").explain(evidence)
+    assert torch.equal(reading.region, region_cam(evidence, "softmax"))
+    assert not torch.equal(reading.region, region_cam(evidence))
+    fusions = [
+        find_method(f"fusion_cam:region_weights={kind}").explain(evidence).region for kind in ("softmax", "score")
+    ]
+    assert torch.equal(fusions[0], region_cam(evidence, "softmax"))
+    assert torch.equal(fusions[1], region_cam(evidence))
+
+
+def test_a_method_of_pytorch_grad_cam_takes_part_and_leaves_no_trace(classifier, photo):
+    for parameter in classifier.parameters():
+        parameter.grad = None
+    method = find_method("LayerCAM", classifier)
+    cam = method.explain(photo)
+    with LayerCAM(classifier, [classifier.target_layer]) as theirs:
+        expected = theirs(photo.image[None], [ClassifierOutputTarget(photo.target)])[0]
+    np.testing.assert_array_equal(cam.numpy(), expected)
+    classifier.zero_grad()
+    method.explain(photo)
+    assert all(parameter.grad is None for parameter in classifier.parameters())
+    assert not classifier.target_layer._forward_hooks
+    assert (method.title, method.masking) == ("LayerCAM", False)
+
+
+def test_a_reading_shares_the_scores_of_masked_images(evidence):
+    evidence.region_scores  # noqa: B018
+    other = reread(evidence, relu=False)
+    assert other.region_output is evidence.region_output
+    assert other.protocol == Protocol(relu=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gradcam", "no method 'gradcam'; there are grad_cam, .*GradCAM"),
+        ("union_cam:theta", "'theta' in 'union_cam:theta' is no option"),
+        ("union_cam:phi=3", "union_cam has no option 'phi'; it has theta, weighted, relu"),
+        ("LayerCAM:theta=3", "takes no option here, but theta was given"),
+        ("LayerCAM", "the classifier must be given"),
+        ("BaseCAM", "no method 'BaseCAM'"),
+    ],
+)
+def test_a_wrong_name_is_one_sentence(name, message):
+    with pytest.raises(ValueError, match=message):
+        find_method(name)
+
+
+def test_wrong_values_are_one_sentence(evidence):
+    with pytest.raises(ValueError, match="denominator is 'sum'"):
+        grad_cam_plus_plus(evidence, "sum")
+    with pytest.raises(ValueError, match="region_weights is 'mean'"):
+        region_cam(evidence, "mean")
+
+
+def test_titles_cover_the_methods():
+    assert set(baselines.TITLES) == set(METHODS)

@@ -1,0 +1,212 @@
+"""The methods that UnionCAM is compared with, each a function of the same Evidence: (H, W) in [0, 1].
+
+    grad_cam, grad_cam_plus_plus, score_cam, group_cam    from their equations
+    fake_cam                                              explains nothing; a metric that praises it is fooled
+    METHODS, find_method                                  all methods by name, with options: "union_cam:theta=50"
+
+Any class activation map of pytorch-grad-cam takes part by its class's name, "LayerCAM".
+"""
+
+import ast
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pytorch_grad_cam
+import torch
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from unioncam_core import (
+    Evidence,
+    FusionSteps,
+    UnionSteps,
+    denoise,
+    fusion_cam,
+    min_max,
+    region_cam,
+    union_cam,
+    upsample,
+    weighted_cam,
+)
+from unioncam_lab.images import blur
+
+
+def grad_cam(evidence: Evidence) -> Tensor:
+    """Grad-CAM (Selvaraju et al. 2017, Eqs. 1-2): each channel weighs the mean of its gradient, negative ones too."""
+    return weighted_cam(evidence, evidence.gradients.mean((1, 2)))
+
+
+def grad_cam_plus_plus(
+    evidence: Evidence, denominator: Literal["activations", "products"] = "activations", eps: float = 1e-6
+) -> Tensor:
+    """Grad-CAM++ (Chattopadhay et al. 2018): a channel weighs the sum over its places of alpha ∘ ReLU(W).
+
+    The score is the exponential of the logit, so that its derivatives are powers of W; the common factor exp(logit)
+    cancels out of alpha and of the map, which is therefore that of the plain logit too. Two forms of alpha are in
+    print and in use; where W is constant in a channel, as behind global average pooling, they are one.
+
+    Args:
+        denominator: alpha = W² / (2 W² + S + eps). `activations`: S = W³ ΣA, the paper's Eq. 19, as in
+            pytorch-grad-cam. `products`: S = Σ(A W³), as in the program that Group-CAM's authors used. (torchcam 0.5.0
+            means the latter, but its division is lost: it computes ΣReLU(W)³.)
+        eps: 1e-6 in pytorch-grad-cam, 0 in the paper. It counts where gradients are below 1e-3.
+    """
+    w, a = evidence.gradients, evidence.activations
+    sums = {"activations": lambda: w**3 * a.sum((1, 2), keepdim=True), "products": lambda: (a * w**3).sum((1, 2), True)}
+    if denominator not in sums:
+        raise ValueError(f"denominator is {denominator!r}; it can be {' or '.join(map(repr, sums))}.")
+    alpha = (w**2 / (2 * w**2 + sums[denominator]() + eps)).where(w > 0, 0)
+    return weighted_cam(evidence, (alpha * w.relu()).sum((1, 2)))
+
+
+def score_cam(evidence: Evidence) -> Tensor:
+    """Score-CAM (Wang et al. 2020, Algorithm 1): a channel weighs the softmax, over channels, of logit_c(mask_k ∘ I0).
+
+    As in pytorch-grad-cam and torchcam. UnionCAM's region map weighs it f^c(mask_k ∘ I0), as Score-CAM's own program.
+    """
+    return region_cam(evidence, "softmax")
+
+
+@torch.no_grad()
+def group_cam(evidence: Evidence, groups: int = 32, theta: float | None = None) -> Tensor:
+    """Group-CAM (Zhang et al. 2021): ReLU(Σ_l gain_l M_l) over groups of neighbouring channels.
+
+    M_l is the ReLU of the group's sum of W̄ A (W̄ the mean gradient of a channel), upsampled and scaled to [0, 1];
+    gain_l = f^c(M_l ∘ I0 + (1 - M_l) ∘ Ĩ) - f^c(Ĩ), Ĩ the blurred image.
+
+    Args:
+        groups: how many, at most one for each channel.
+        theta: percentile below which a group's sum becomes 0 before it is upsampled, 70 in its paper. None: nothing
+            does, as in its released program.
+    """
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"groups is {groups!r}; it is a number of groups, 1 or more.")
+    weighted = evidence.gradients.mean((1, 2), keepdim=True) * evidence.activations
+    sums = torch.stack([group.sum(0) for group in weighted.tensor_split(min(groups, len(weighted)))]).relu()
+    masks = upsample(sums if theta is None else denoise(sums, theta), evidence)
+    blurred = blur(evidence.image)
+    mixed = blurred + masks[:, None].to(blurred) * (evidence.image - blurred)
+    baseline, *scores = evidence.score(torch.cat([blurred[None], mixed])).to(masks).unbind()
+    gains = torch.stack(scores) - baseline
+    return min_max(torch.einsum("l,lhw->hw", gains, masks).relu())
+
+
+def fake_cam(evidence: Evidence) -> Tensor:
+    """Fake-CAM (Poppi et al. 2021): 1 everywhere but for one corner pixel. Its average drop is near 0."""
+    cam = torch.ones_like(evidence.image[0])
+    cam[0, 0] = 0
+    return cam
+
+
+Explained = Tensor | UnionSteps | FusionSteps
+METHODS: dict[str, Callable[..., Explained]] = {
+    function.__name__: function
+    for function in (grad_cam, grad_cam_plus_plus, score_cam, group_cam, union_cam, fusion_cam, fake_cam)
+}
+TITLES = {
+    "grad_cam": "Grad-CAM",
+    "grad_cam_plus_plus": "Grad-CAM++",
+    "score_cam": "Score-CAM",
+    "group_cam": "Group-CAM",
+    "union_cam": "UnionCAM",
+    "fusion_cam": "Fusion-CAM",
+    "fake_cam": "Fake-CAM",
+}
+MASKING = {"score_cam", "union_cam", "fusion_cam"}  # ask the network for every channel's masked image
+# What of the Protocol a method can read differently from one and the same Evidence.
+READINGS = ("relu", "percentile_over", "clamp_beta", "region_weights")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as it was asked for: `name` is "union_cam:theta=50", `function` is "union_cam"."""
+
+    name: str
+    function: str
+    explain: Callable[[Evidence], Explained]
+
+    @property
+    def masking(self) -> bool:
+        return self.function in MASKING
+
+    @property
+    def title(self) -> str:
+        """As a table shows it: UnionCAM (theta=50)."""
+        _, *options = self.name.split(":")
+        return TITLES.get(self.function, self.function) + (f" ({', '.join(options)})" if options else "")
+
+
+def find_method(name: str, classifier: nn.Module | None = None) -> Method:
+    """A method by its function's name, with options behind colons, or by its name in pytorch-grad-cam.
+
+    Options are the function's own, `group_cam:groups=16`, or readings of the Protocol, `union_cam:relu=False`.
+
+    Args:
+        name: see METHODS; a class of pytorch-grad-cam, such as LayerCAM, is asked with `classifier`.
+        classifier: the classifier that is explained, with its `target_layer`.
+
+    Raises:
+        ValueError: no such method or option; one sentence that names it.
+    """
+    function, *settings = name.split(":")
+    options = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ValueError(f"{setting!r} in {name!r} is no option; write it as in union_cam:theta=50.")
+        options[key] = literal(value)
+    if function not in METHODS:
+        return Method(name, function, _from_pytorch_grad_cam(function, options, classifier))
+    own = list(inspect.signature(METHODS[function]).parameters)[1:]
+    if unknown := [key for key in options if key not in own and key not in READINGS]:
+        raise ValueError(
+            f"{function} has no option {unknown[0]!r}; it has {', '.join(dict.fromkeys([*own, *READINGS]))}."
+        )
+    readings = {key: options.pop(key) for key in READINGS if key in options and key not in own}
+
+    def explain(evidence: Evidence) -> Explained:
+        return METHODS[function](reread(evidence, **readings) if readings else evidence, **options)
+
+    return Method(name, function, explain)
+
+
+def reread(evidence: Evidence, **readings) -> Evidence:
+    """The same Evidence under another reading of the Protocol. Scores of masked images that it has are kept."""
+    other = replace(evidence, protocol=replace(evidence.protocol, **readings))
+    if "region_output" in vars(evidence):
+        vars(other)["region_output"] = vars(evidence)["region_output"]
+    return other
+
+
+def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | None) -> Callable[[Evidence], Tensor]:
+    method = getattr(pytorch_grad_cam, name, None)
+    if not (isinstance(method, type) and issubclass(method, BaseCAM)):
+        theirs = [n for n, c in vars(pytorch_grad_cam).items() if isinstance(c, type) and issubclass(c, BaseCAM)]
+        raise ValueError(f"There is no method {name!r}; there are {', '.join([*METHODS, *theirs])}.")
+    if options:
+        raise ValueError(f"{name} is pytorch-grad-cam's and takes no option here, but {', '.join(options)} was given.")
+    if classifier is None:
+        raise ValueError(f"{name} asks the classifier itself, so the classifier must be given.")
+
+    def explain(evidence: Evidence) -> Tensor:
+        before = [parameter.grad for parameter in classifier.parameters()]
+        target = ClassifierOutputTarget(evidence.target)
+        # It computes the gradient of parameters too, and leaves it there.
+        with torch.enable_grad(), method(classifier, [classifier.target_layer]) as cam:
+            saliency = cam(evidence.image[None], [target])[0]
+        for parameter, gradient in zip(classifier.parameters(), before, strict=True):
+            parameter.grad = gradient
+        return torch.from_numpy(saliency).to(evidence.image.device)
+
+    return explain
+
+
+def literal(text: str):
+    """An option's value: a Python literal, or a word."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

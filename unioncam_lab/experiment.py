@@ -1,0 +1,379 @@
+"""Images × methods × metrics, one record a row: resumable, whatever stops it.
+
+python -m unioncam_lab.experiment run --images demo --out runs/demo      begin, or go on where it was stopped
+python -m unioncam_lab.experiment table runs/demo                        print the tables
+python -m unioncam_lab.experiment report runs/demo                       write them, curves and a gallery as a web page
+
+A run's folder holds `run.json` (every option, versions, checksums) and `records.parquet`; until it is finished, what
+has been computed is in `journal.jsonl`, a line an image.
+"""
+
+import argparse
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from torch import nn
+from tqdm.auto import tqdm
+
+from unioncam_core import Protocol, capture
+from unioncam_lab.baselines import METHODS, Method, find_method, literal
+from unioncam_lab.bench import provenance
+from unioncam_lab.classifiers import load_classifier
+from unioncam_lab.engine import hidden
+from unioncam_lab.images import Picture, pictures, sample
+from unioncam_lab.metrics import CURVES, METRICS, Metric, check_metrics, evaluate
+
+# What the paper's tables compare.
+PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run has computed.
+
+    Attributes:
+        records: a row for each image and method; see `run`.
+        info: what run.json holds.
+    """
+
+    records: pd.DataFrame
+    info: dict
+
+
+def run(
+    images: str = "demo",
+    classifier: str | nn.Module = "efficientnet_lite0",
+    methods: Sequence[str] = PAPER_METHODS,
+    metrics: Sequence[Metric] = METRICS,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    protocol: Protocol = Protocol(),
+    device: str | None = None,
+) -> Run:
+    """Explain pictures by several methods and score the maps. The same call goes on where another one was stopped.
+
+    An image takes one capture and one pass over its channels, however many the methods are. A picture that cannot be
+    read is skipped, and `info["skipped"]` says why.
+
+    Args:
+        images: `demo`, `scenes`, a folder, `ilsvrc2012:FOLDER` or `voc2007:FOLDER`; see `images.pictures`.
+        classifier: a name for `load_classifier`, or a classifier as it returns.
+        methods: names for `baselines.find_method`.
+        metrics: of METRICS.
+        limit, seed: how many pictures are drawn at random, and by which seed; all of them if None.
+        out: folder of the run, made if need be; a temporary one if None.
+        protocol: what the paper leaves open.
+        device: as in `load_classifier`.
+
+    Returns:
+        The run. A record has `image` (its id), `label`, `target` and `class` (explained), `probability`, `method`,
+        `beta_denoising`, `beta_region`, `beta_united` (of UnionCAM and Fusion-CAM) and `selected` (of UnionCAM);
+        `masked_probability`, `drop`, `increase`, `insertion`, `deletion` and the two curves, see `metrics.evaluate`;
+        and `seconds`: what the method alone would have taken, with the capture and the masked pass that it shares,
+        without its metrics.
+
+    Raises:
+        ValueError, OSError: one sentence, before anything is computed: no such picture, method, metric or option; a
+            folder that holds a run with other options. Or later, when the disk is full: what was computed is kept.
+        RuntimeError: another runner is at work in the folder; weights could not be loaded.
+    """
+    check_metrics(metrics)
+    if not methods or len(set(methods)) < len(methods):
+        raise ValueError(f"methods are {', '.join(methods) or 'none'}; one or more are needed, each once.")
+    if isinstance(classifier, str):
+        [find_method(method, nn.Identity()) for method in methods]  # before the weights are loaded
+    available = pictures(images)
+    chosen = sample(available, limit, seed)
+    if isinstance(classifier, str):
+        classifier = load_classifier(classifier, device, protocol)
+    found = [find_method(method, classifier) for method in methods]
+    options = {
+        "classifier": classifier.name,
+        "weights": _checksum(classifier),
+        "methods": list(methods),
+        "metrics": list(metrics),
+        "limit": limit,
+        "seed": seed,
+        "protocol": asdict(protocol),
+        "data": hashlib.sha256("".join(f"{p.id} {p.bytes}\n" for p in chosen).encode()).hexdigest(),
+    }
+    info = {"images": images, "options": options, "available": len(available), "started": []}
+    if out is None:
+        with tempfile.TemporaryDirectory() as folder:
+            return _run(Path(folder), info, chosen, classifier, found, protocol)
+    return _run(Path(out), info, chosen, classifier, found, protocol)
+
+
+def _run(
+    out: Path,
+    info: dict,
+    chosen: Sequence[Picture],
+    classifier: nn.Module,
+    methods: Sequence[Method],
+    protocol: Protocol,
+) -> Run:
+    with _locked(out), _quiet(classifier):
+        known = _read_info(out)
+        if known is not None:
+            _check_same(known["options"], info["options"], out)
+            info = known
+        if "finished" in info:
+            return load(out)
+        info["started"].append(provenance())
+        _write(out / "run.json", json.dumps(info, indent=1).encode())
+        journal = Journal(out / "journal.jsonl")
+        done = {entry["image"] for entry in journal.entries()}
+        todo = [picture for picture in chosen if picture.id not in done]
+        wnids = sorted({picture.label for picture in chosen if re.fullmatch(r"n\d{8}", picture.label or "")})
+        with tqdm(total=len(chosen), initial=len(done), unit="image", disable=hidden()) as bar:
+            for picture in todo:
+                journal.append(_explain(picture, classifier, methods, info["options"]["metrics"], protocol, wnids))
+                bar.update()
+        records, skipped = _collect(journal.entries(), [picture.id for picture in chosen], info)
+        info |= {"finished": provenance()["date"], "skipped": skipped}
+        parquet = io.BytesIO()
+        records.to_parquet(parquet, index=False, compression="zstd")
+        _write(out / "records.parquet", parquet.getvalue())
+        _write(out / "run.json", json.dumps(info, indent=1).encode())
+        journal.path.unlink()
+        return Run(records, info)
+
+
+def load(out: str | Path) -> Run:
+    """What a run has computed so far.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+    """
+    out = Path(out)
+    info = _read_info(out)
+    if info is None:
+        raise FileNotFoundError(f"The folder {out} holds no run: there is no {out / 'run.json'}.")
+    if "finished" in info:
+        return Run(pd.read_parquet(out / "records.parquet"), info)
+    records, skipped = _collect(Journal(out / "journal.jsonl", repair=False).entries(), None, info)
+    return Run(records, info | {"skipped": skipped})
+
+
+def _explain(
+    picture: Picture,
+    classifier: nn.Module,
+    methods: Sequence[Method],
+    metrics: Sequence[Metric],
+    protocol: Protocol,
+    wnids: Sequence[str],
+) -> dict:
+    """A line of the journal: the picture's records, or why it was skipped."""
+    try:
+        image = picture.read(classifier.input_size, protocol.image_fit)
+        target = _labelled(picture, classifier, wnids) if protocol.explained_class == "label" else None
+    except (OSError, ValueError) as error:
+        return {"image": picture.id, "skipped": str(error)}
+    parameter = next(classifier.parameters())
+    images, targets = image[None].to(parameter), None if target is None else [target]
+    start = time.perf_counter()
+    (evidence,) = capture(classifier, images, target_layer=classifier.target_layer, targets=targets, protocol=protocol)
+    captured = time.perf_counter()
+    if any(method.masking for method in methods):
+        evidence.region_output  # noqa: B018 the pass over the channels that they share
+    shared = {False: captured - start, True: time.perf_counter() - start}
+    rows, cams = [], []
+    for method in methods:
+        start = time.perf_counter()
+        result = method.explain(evidence)
+        cams.append(getattr(result, "cam", result).cpu())
+        seconds = time.perf_counter() - start + (shared[method.masking] if method.function in METHODS else 0)
+        rows.append({"method": method.name, "seconds": seconds} | _betas(result))
+    described = {
+        "image": picture.id,
+        "label": picture.label,
+        "target": evidence.target,
+        "class": classifier.classes[evidence.target],
+    }
+    results = evaluate(evidence, cams, metrics)
+    return {"image": picture.id, "rows": [described | row | r for row, r in zip(rows, results, strict=True)]}
+
+
+def _betas(result) -> dict:
+    names = ("beta_denoising", "beta_region", "beta_united", "selected")
+    return {name: getattr(result, name, None) for name in names}
+
+
+def _labelled(picture: Picture, classifier: nn.Module, wnids: Sequence[str]) -> int:
+    """The index of a picture's label: an ImageNet class, or the place of its WordNet id among all 1,000."""
+    if picture.label in classifier.classes:
+        return classifier.classes.index(picture.label)
+    if picture.label in wnids and len(wnids) == len(classifier.classes):
+        return wnids.index(picture.label)
+    raise ValueError(f"{picture.id} has the label {picture.label}, which is none of the classifier's classes.")
+
+
+class Journal:
+    """A file of one line an image, each written whole or not at all."""
+
+    def __init__(self, path: Path, repair: bool = True):
+        self.path = path
+        content = path.read_bytes() if path.exists() else b""
+        self.whole = content.rfind(b"\n") + 1  # a line that a kill cut short is not counted
+        if repair and self.whole < len(content):
+            os.truncate(path, self.whole)
+
+    def entries(self) -> Iterator[dict]:
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                yield from map(json.loads, file.read(self.whole).splitlines())
+
+    def append(self, entry: dict):
+        line = json.dumps(entry).encode() + b"\n"
+        try:
+            with self.path.open("ab") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            os.truncate(self.path, self.whole)
+            _explain_full_disk(error, self.path.parent)
+        self.whole += len(line)
+
+
+def _collect(entries: Iterator[dict], order: Sequence[str] | None, info: dict) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The records in the order of the pictures and methods, and the pictures that were skipped."""
+    entries = list(entries)
+    if order is not None:
+        place = {name: i for i, name in enumerate(order)}
+        entries.sort(key=lambda entry: place[entry["image"]])
+    rows = [row for entry in entries for row in entry.get("rows", [])]
+    records = pd.DataFrame(rows)
+    for name in (f"{metric}_curve" for metric in CURVES):
+        if name in records:
+            records[name] = [np.array(curve, dtype=np.float32) for curve in records[name]]
+    for name in ("beta_denoising", "beta_region", "beta_united"):
+        if name in records:
+            records[name] = records[name].astype(float)
+    return records, {entry["image"]: entry["skipped"] for entry in entries if "skipped" in entry}
+
+
+def _read_info(out: Path) -> dict | None:
+    path = out / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _check_same(known: dict, wanted: dict, out: Path):
+    flat = [{**options, **options["protocol"]} for options in (known, wanted)]
+    for name in flat[1]:
+        if name != "protocol" and flat[0].get(name) != flat[1][name]:
+            raise ValueError(
+                f"{out} holds a run whose {name} is {flat[0].get(name)}, not {flat[1][name]}: take another folder, or "
+                "the same options."
+            )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """One runner at a time; the system frees the folder when its runner dies."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise RuntimeError(f"Another runner is at work in {out}.") from None
+
+
+@contextmanager
+def _quiet(classifier: nn.Module) -> Iterator[None]:
+    """Without a bar for each image's passes."""
+    engine = getattr(classifier, "gradient_free", None)
+    before = getattr(engine, "progress", None)
+    if engine is not None:
+        engine.progress = False
+    try:
+        yield
+    finally:
+        if engine is not None:
+            engine.progress = before
+
+
+def _write(path: Path, content: bytes):
+    """A file written whole, in place of what it was before, or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        _explain_full_disk(error, path.parent)
+
+
+def _explain_full_disk(error: OSError, out: Path):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        raise OSError(
+            error.errno, f"The disk is full. What was computed is kept in {out}: free some space, and run it again"
+        ) from error
+    raise error
+
+
+def _checksum(classifier: nn.Module) -> str:
+    """SHA-256 of the weights, by their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(classifier.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m unioncam_lab.experiment", description=__doc__.partition("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("run", help="begin a run, or go on with it")
+    command.add_argument("--images", default="demo", help="demo, scenes, FOLDER, ilsvrc2012:FOLDER or voc2007:FOLDER")
+    command.add_argument("--classifier", default="efficientnet_lite0", help="as in load_classifier")
+    command.add_argument(
+        "--methods", default=",".join(PAPER_METHODS), help="with commas; options as in union_cam:theta=50"
+    )
+    command.add_argument("--metrics", default=",".join(METRICS), help="with commas")
+    command.add_argument("--limit", type=int, help="how many pictures are drawn; all by default")
+    command.add_argument("--seed", type=int, default=0, help="which are drawn")
+    command.add_argument(
+        "--protocol", nargs="*", default=[], metavar="OPTION=VALUE", help="as in unioncam_core.Protocol"
+    )
+    command.add_argument("--device", help="cpu or cuda; the GPU if there is one")
+    command.add_argument("--out", type=Path, required=True, help="folder of the run")
+    options = vars(parser.parse_args(arguments))
+    try:
+        globals()[f"_command_{options.pop('command')}"](**options)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        print(f"{parser.prog}: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _command_run(methods: str, metrics: str, protocol: Sequence[str], out: Path, **options):
+    chosen = dict(setting.partition("=")[::2] for setting in protocol)
+    read = Protocol(**{name: literal(value) for name, value in chosen.items()})
+    run(methods=methods.split(","), metrics=metrics.split(","), protocol=read, out=out, **options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
