@@ -15,6 +15,7 @@ from unioncam_lab.baselines import (
     METHODS,
     fake_cam,
     find_method,
+    find_title,
     grad_cam,
     grad_cam_plus_plus,
     group_cam,
@@ -172,7 +173,7 @@ def test_dead_channels_make_a_finite_map(tiny, images, name):
 
 def test_a_method_is_found_by_its_name_and_options(evidence, classifier):
     method = find_method("group_cam:groups=2:theta=70")
-    assert (method.title, method.masking) == ("Group-CAM (groups=2, theta=70)", False)
+    assert (find_title(method.name), method.masking) == ("Group-CAM (groups=2, theta=70)", False)
     assert torch.equal(method.explain(evidence), group_cam(evidence, 2, 70))
     assert find_method("score_cam").masking
     reading = find_method("union_cam:region_weights=softmax").explain(evidence)
@@ -197,7 +198,7 @@ def test_a_method_of_pytorch_grad_cam_takes_part_and_leaves_no_trace(classifier,
     method.explain(photo)
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert not classifier.target_layer._forward_hooks
-    assert (method.title, method.masking) == ("LayerCAM", False)
+    assert (find_title(method.name), method.masking) == ("LayerCAM", False)
 
 
 def test_a_reading_shares_the_scores_of_masked_images(evidence):

@@ -122,6 +122,16 @@ def test_both_maps_get_selected_by_hand(images):
     assert chosen == {"united", "region"}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_table_4s_base_sums_both_maps_without_weights(images, seed):
+    for evidence in explain(TinyCNN(seed), images, targets=[0, 1, 2]):
+        steps, weighted = union_cam(evidence, theta=0, weighted=False), union_cam(evidence, theta=0)
+        torch.testing.assert_close(steps.united, min_max(steps.denoised + steps.region))
+        assert steps.beta_united == pytest.approx(contribution(evidence, steps.united))
+        assert (steps.beta_denoising, steps.beta_region) == (weighted.beta_denoising, weighted.beta_region)
+        assert steps.selected == ("united" if steps.beta_united > steps.beta_region else "region")
+
+
 def test_capture_by_hand(tiny, images):
     for image, evidence in zip(images, explain(tiny, images), strict=True):
         logits = tiny(image[None])[0]

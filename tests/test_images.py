@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from unioncam_lab import images
 from unioncam_lab.images import (
     BACKGROUNDS,
     DEMO_PHOTOS,
@@ -233,3 +234,90 @@ def test_most_scenes_with_one_object_are_recognised(classifier):
     scenes = [compose_scene("one", seed) for seed in range(40)]
     right = [classifier.predict(scene.image, 1)[0][0] == scene.objects[0].label for scene in scenes]
     assert sum(right) >= 30
+
+
+def jpeg(path, size=(40, 30), colour=(90, 120, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def test_the_demo_photos_are_a_set_of_pictures():
+    found = images.pictures("demo")
+    assert [picture.id for picture in found] == list(images.DEMO_PHOTOS)
+    assert found[0].label == "espresso"
+    assert torch.equal(found[2].read(64, "square"), images.demo_photo("chelsea", 64).image)
+
+
+def test_composed_scenes_are_a_set_of_pictures():
+    found = images.pictures("scenes")
+    assert len(found) == 300
+    assert found[100].id == "two of a class 0"
+    assert torch.equal(found[201].read(64, "square"), images.compose_scene("two classes", 1, 64).image)
+
+
+def test_a_folder_is_read_with_what_lies_below(tmp_path):
+    jpeg(tmp_path / "b.jpg")
+    jpeg(tmp_path / "more" / "a.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    found = images.pictures(str(tmp_path))
+    assert [picture.id for picture in found] == ["b.jpg", "more/a.png"]
+    assert found[0].read(32, "square").shape == (3, 32, 32)
+    assert found[0].bytes == (tmp_path / "b.jpg").stat().st_size
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_ilsvrc2012_validation_folder_is_read_as_it_is(tmp_path, nested):
+    for i in (3, 1, 2):
+        name = f"ILSVRC2012_val_{i:08}.JPEG"
+        jpeg(tmp_path / (f"n0000000{4 - i}" if nested else ".") / name)
+    found = images.pictures(f"ilsvrc2012:{tmp_path}")
+    assert [picture.id[-6:] for picture in found] == ["1.JPEG", "2.JPEG", "3.JPEG"]
+    assert [picture.label for picture in found] == (["n00000003", "n00000002", "n00000001"] if nested else [None] * 3)
+    assert found[0].read(32, "center-crop").shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("below", ["", "VOC2007", "VOCdevkit/VOC2007"])
+def test_a_vocdevkit_is_read_as_it_is(tmp_path, below):
+    root = tmp_path / below
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "ImageSets" / "Main" / "test.txt").write_text("000001\n000004\n")
+    for name in ("000001", "000002", "000004"):
+        jpeg(root / "JPEGImages" / f"{name}.jpg")
+    found = images.pictures(f"voc2007:{tmp_path}")
+    assert [picture.id for picture in found] == ["000001.jpg", "000004.jpg"]
+    assert found[1].read(32, "square").shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "no folder nowhere; images are demo, scenes or a folder"),
+        ("voc2007:", "no folder given"),
+        ("EMPTY", "holds no picture"),
+        ("ilsvrc2012:EMPTY", "holds no ILSVRC2012_val_"),
+        ("voc2007:EMPTY", "holds no VOC2007/ImageSets/Main/test.txt"),
+    ],
+)
+def test_a_set_that_is_missing_is_one_sentence(tmp_path, name, message):
+    with pytest.raises(OSError, match=message):
+        images.pictures(name.replace("EMPTY", str(tmp_path)))
+
+
+def test_a_sample_is_the_same_for_the_same_seed_and_in_order():
+    available = [images.Picture(f"{i:03}", None) for i in range(100)]
+    one, again, other = (images.sample(available, 10, seed) for seed in (5, 5, 6))
+    assert one == again != other
+    assert [p.id for p in one] == sorted({p.id for p in one})
+    assert images.sample(available, None, 0) == images.sample(available, 500, 0) == available
+    with pytest.raises(ValueError, match=r"limit is 2\.5"):
+        images.sample(available, 2.5, 0)
+
+
+def test_the_committed_lists_are_what_seed_0_draws():
+    lists = images.CUTOUTS.parent / "lists"
+    names = [images.Picture(f"ILSVRC2012_val_{i:08}.JPEG", None) for i in range(1, 50001)]
+    drawn = [picture.id for picture in images.sample(names, 2000, 0)]
+    assert (lists / "ilsvrc2012_val_2000.txt").read_text().split() == drawn
+    positions = [images.Picture(str(i), None) for i in range(4952)]
+    drawn = [picture.id for picture in images.sample(positions, 2000, 0)]
+    assert (lists / "voc2007_test_2000_positions.txt").read_text().split() == drawn

@@ -132,11 +132,11 @@ class Method:
     def masking(self) -> bool:
         return self.function in MASKING
 
-    @property
-    def title(self) -> str:
-        """As a table shows it: UnionCAM (theta=50)."""
-        _, *options = self.name.split(":")
-        return TITLES.get(self.function, self.function) + (f" ({', '.join(options)})" if options else "")
+
+def find_title(name: str) -> str:
+    """A method's name as a table shows it: "union_cam:theta=50" is UnionCAM (theta=50)."""
+    function, *options = name.split(":")
+    return TITLES.get(function, function) + (f" ({', '.join(options)})" if options else "")
 
 
 def find_method(name: str, classifier: nn.Module | None = None) -> Method:

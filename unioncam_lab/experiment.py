@@ -37,6 +37,7 @@ from unioncam_lab.engine import hidden
 from unioncam_lab.images import Picture, pictures, sample
 from unioncam_lab.metrics import CURVES, METRICS, Metric, check_metrics, evaluate
 
+RECORDS = Path(__file__).parent.parent / "data" / "records"
 # What the paper's tables compare.
 PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
 
@@ -153,6 +154,31 @@ def _run(
         _write(out / "run.json", json.dumps(info, indent=1).encode())
         journal.path.unlink()
         return Run(records, info)
+
+
+def at_scale(scale: str, folder: str = "", paper_set: str = "ilsvrc2012") -> dict:
+    """Options for `run` by which a notebook recreates a table.
+
+    Args:
+        scale: `demo`: the built-in network on the demo photos, or on composed scenes where the paper has VOC2007.
+            `folder`: the built-in network on the pictures of `folder`. `paper`: the paper's network VGG16 on 2,000
+            images, drawn by seed 0, of ILSVRC2012's validation set or VOC2007's test set in `folder`.
+        folder: where the pictures are.
+        paper_set: `ilsvrc2012` or `voc2007`.
+
+    Raises:
+        ValueError: no such scale, or no folder where one is needed.
+    """
+    if scale != "demo" and not folder:
+        raise ValueError(f"scale {scale!r} needs a folder with pictures, in the parameter `folder`.")
+    match scale:
+        case "demo":
+            return {"images": "demo"} if paper_set == "ilsvrc2012" else {"images": "scenes", "limit": 8}
+        case "folder":
+            return {"images": folder}
+        case "paper":
+            return {"images": f"{paper_set}:{folder}", "classifier": "vgg16", "limit": 2000, "seed": 0}
+    raise ValueError(f"scale is {scale!r}; it can be demo, folder or paper.")
 
 
 def load(out: str | Path) -> Run:
@@ -356,9 +382,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--device", help="cpu or cuda; the GPU if there is one")
     command.add_argument("--out", type=Path, required=True, help="folder of the run")
+    for name, help_text in (("table", "print the tables of a run"), ("report", "write a run as a web page")):
+        command = commands.add_parser(name, help=help_text)
+        command.add_argument("out", type=Path, metavar="RUN", help="folder of the run")
+    command.add_argument("--images", default="", help="where its pictures are now; where they were by default")
     options = vars(parser.parse_args(arguments))
     try:
-        globals()[f"_command_{options.pop('command')}"](**options)
+        {"run": _command_run, "table": _command_table, "report": _command_report}[options.pop("command")](**options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         print(f"{parser.prog}: {message}", file=sys.stderr)
@@ -372,7 +402,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command_run(methods: str, metrics: str, protocol: Sequence[str], out: Path, **options):
     chosen = dict(setting.partition("=")[::2] for setting in protocol)
     read = Protocol(**{name: literal(value) for name, value in chosen.items()})
-    run(methods=methods.split(","), metrics=metrics.split(","), protocol=read, out=out, **options)
+    made = run(methods=methods.split(","), metrics=metrics.split(","), protocol=read, out=out, **options)
+    print(f"{made.records['image'].nunique() if len(made.records) else 0} images are in {out / 'records.parquet'}.")
+    for name, reason in made.info["skipped"].items():
+        print(f"skipped {name}: {reason}")
+
+
+def _command_table(out: Path):
+    from unioncam_lab import tables
+
+    made = load(out)
+    if made.records.empty:
+        raise ValueError(f"The run in {out} has no records yet.")
+    methods = list(made.records["method"].drop_duplicates())
+    print(tables.wide(tables.summary(made.records)).to_markdown())
+    for name in tables.TABLES:
+        for quantity, numbers in tables.published(name).items():
+            if set(numbers) <= set(methods) and quantity in tables.measured(made.records):
+                print(f"\nThe paper's {name}\n{tables.beside_paper(made.records, name).to_string()}")
+                break
+
+
+def _command_report(out: Path, images: str):
+    from unioncam_lab.report import write_report
+
+    print(f"The report is {write_report(out, images=images)}.")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,6 +16,9 @@ from pandas import DataFrame
 from torch import Tensor
 
 from unioncam_core import Evidence, UnionSteps, denoise, pixel_weights
+from unioncam_lab.baselines import find_title
+from unioncam_lab.metrics import BETTER, METRICS, auc
+from unioncam_lab.tables import QUANTITIES, interval
 
 FOLDER = Path(__file__).parent.parent / "figures"
 # One colour for each map and method throughout the project, told apart by colour-blind readers too (Okabe-Ito).
@@ -22,7 +26,13 @@ COLOURS = {
     "denoising": "#0072B2",
     "region": "#E69F00",
     "united": "#009E73",
+    "grad_cam": "#56B4E9",
+    "grad_cam_plus_plus": "#0072B2",
     "score_cam": "#CC79A7",
+    "group_cam": "#E69F00",
+    "union_cam": "#009E73",
+    "fusion_cam": "#D55E00",
+    "fake_cam": "#999999",
     "neutral": "#595959",
 }
 SALIENCY = "inferno"
@@ -30,7 +40,7 @@ SALIENCY = "inferno"
 
 def use_style():
     """The look of all plots; called when this module is imported."""
-    sns.set_theme(context="notebook", style="ticks", palette=list(COLOURS.values()))
+    sns.set_theme(context="notebook", style="ticks", palette=list(dict.fromkeys(COLOURS.values())))
     mpl.rcParams.update(
         {
             "figure.dpi": 100,
@@ -97,10 +107,12 @@ def picture(axes: Axes, array: np.ndarray | Tensor, title: str = "", colour: str
 def row(pictures: dict[str, np.ndarray | Tensor], width: float = 2.3, **options) -> Figure:
     """Pictures side by side under their titles."""
     lines = 1 + max(title.count("\n") for title in pictures)
-    size = width * len(pictures), width + 0.2 * lines
-    figure, axes = plt.subplots(1, len(pictures), figsize=size, squeeze=False)
+    size = width * len(pictures), width + 0.22 * lines
+    # "compressed" is for pictures of fixed proportions; "constrained" cuts off titles of several lines.
+    figure, axes = plt.subplots(1, len(pictures), figsize=size, squeeze=False, layout="compressed")
     for one, (title, array) in zip(axes[0], pictures.items(), strict=True):
         picture(one, array, title, **options)
+        one.set_anchor("S")  # what room is left is the title's
     return figure
 
 
@@ -251,4 +263,294 @@ def growth(measured: dict[str, tuple[str, list[tuple[float, float]]]]) -> Figure
         axes.set(title=title, xlabel=label, xticks=x)
         axes.set_xlim(0, 1.05 * max(x))
     panels[0].set(ylabel="seconds", ylim=(0, 1.1 * max(s for _, points in measured.values() for _, s in points)))
+    return figure
+
+
+def channel_weights(gradient: Tensor, weights: dict[str, tuple[str, Tensor]]) -> Figure:
+    """The weight of each channel by several methods, the largest drawn as 1, against the channel's mean gradient (K,).
+
+    Args:
+        gradient: (K,), logit per unit of activation.
+        weights: label -> (method, weights (K,)). Where a method comes again, its dots are rings.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.4))
+    for i, (label, (method, weight)) in enumerate(weights.items()):
+        again = method in [earlier for earlier, _ in list(weights.values())[:i]]
+        look = {"s": 45 if again else 14, "facecolors": "none" if again else method_colour(method)}
+        place = (1000 * gradient).tolist(), (weight / weight.max()).tolist()
+        axes.scatter(*place, label=label, edgecolors=method_colour(method), linewidths=0.8, **look)
+    axes.axhline(0, color=COLOURS["neutral"], linewidth=0.8)
+    axes.axvline(0, color=COLOURS["neutral"], linewidth=0.8)
+    axes.set(xlabel="mean gradient of the channel, thousandths of a logit per unit", ylabel="weight (largest = 1)")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def weight_shares(weights: dict[str, tuple[str, Tensor]]) -> Figure:
+    """How much of all weight the heaviest channels carry, in percent.
+
+    Args:
+        weights: label -> (name of a colour, weights (K,), none negative). Where a colour comes again, it is dashed.
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.4))
+    for i, (label, (name, weight)) in enumerate(weights.items()):
+        again = name in [earlier for earlier, _ in list(weights.values())[:i]]
+        carried = np.append(0, weight.sort(descending=True).values.cumsum(0).tolist())
+        channels, share = np.linspace(0, 100, len(carried)), 100 * carried / carried[-1]
+        axes.plot(channels, share, "--" if again else "-", color=COLOURS[name], label=label, linewidth=2)
+    axes.plot([0, 100], [0, 100], ":", color=COLOURS["neutral"], label="all channels alike")
+    axes.set(xlabel="heaviest channels, % of those not constant", ylabel="share of all weight, %")
+    axes.set(xlim=(0, 100), ylim=(0, 101))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def comparison(
+    explained: dict[str, tuple[Evidence, dict[str, Tensor]]],
+    classes: list[str],
+    captions: dict[str, dict[str, str]] | None = None,
+    outlines: dict[str, Sequence[Tensor]] | None = None,
+) -> Figure:
+    """A row for each photo: itself with the network's answer, then the maps (H, W) of its methods, in their colours.
+
+    Args:
+        explained: row -> (evidence, method -> map).
+        classes: the name of each class.
+        captions: row -> method -> what stands in small print below its map.
+        outlines: row -> masks (H, W) of objects, drawn round in each of its pictures.
+    """
+    columns = 1 + max(len(maps) for _, maps in explained.values())
+    size = 13, 0.3 + (1.95 if captions is None else 2.15) * len(explained) * 7 / columns
+    figure, axes = plt.subplots(len(explained), columns, figsize=size, squeeze=False)
+    for line, (row, (evidence, maps)) in zip(axes, explained.items(), strict=True):
+        picture(line[0], evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
+        for one, (method, cam) in zip(line[1:], maps.items(), strict=True):
+            title = find_title(method) if line is axes[0] else ""
+            picture(one, overlay(evidence.image, cam), title, method_colour(method))
+            if captions is not None:
+                one.set_xlabel(captions[row][method], fontsize=9, labelpad=4)
+        for one in line:
+            for mask in outlines[row] if outlines else ():
+                _outline(one, mask)
+    return figure
+
+
+def _outline(axes: Axes, mask: Tensor):
+    """White on black, so that it is seen on every ground."""
+    for colour, width in (("black", 2.4), ("white", 1.0)):
+        axes.contour(mask.cpu().float().numpy(), [0.5], colors=colour, linewidths=width)
+
+
+def method_colour(method: str) -> str:
+    """A method's colour throughout the project: "union_cam:theta=50" has that of "union_cam"; others are grey."""
+    return COLOURS.get(method.partition(":")[0], COLOURS["neutral"])
+
+
+def filmstrip(strips: dict[str, Sequence[tuple[str, Tensor]]], width: float = 1.9) -> Figure:
+    """Rows of titled pictures (3, H, W), the name of each row at its left."""
+    columns = max(len(pictures) for pictures in strips.values())
+    size = width * columns + 0.3, (width + 0.3) * len(strips)
+    figure, axes = plt.subplots(len(strips), columns, figsize=size, squeeze=False, layout="compressed")
+    for line, (name, pictures) in zip(axes, strips.items(), strict=True):
+        line[0].set_ylabel(name, labelpad=6)
+        for one, (title, image) in zip(line, pictures, strict=True):
+            picture(one, image, title)
+    return figure
+
+
+def curves(
+    insertion: dict[str, Sequence[float]],
+    deletion: dict[str, Sequence[float]],
+    image: Tensor | None = None,
+    title: str = "",
+) -> Figure:
+    """Fig. 4 of the paper: an insertion and a deletion curve for each method, with the area below it in percent.
+
+    Args:
+        insertion: method, as in baselines.METHODS -> the class probability at each of the curve's steps.
+        deletion: likewise.
+        image: (3, H, W), what is explained; drawn at the left if given, under its title.
+    """
+    panels = [] if image is None else ["image"]
+    figure, axes = plt.subplot_mosaic(
+        [[*panels, "insertion", "deletion"]],
+        figsize=(9 + 3 * len(panels), 3.7),
+        width_ratios=[0.85] * len(panels) + [1, 1],
+    )
+    if image is not None:
+        picture(axes["image"], image, title)
+    top = 1.05 * max(max(curve) for curve in (*insertion.values(), *deletion.values()))
+    drawn = (  # and the corner above low curves, and that below high ones, where the legend has room
+        ("insertion", insertion, "put into the blurred image", max, "largest", ("upper left", "lower right")),
+        ("deletion", deletion, "deleted from the image", min, "smallest", ("upper right", "lower left")),
+    )
+    for name, lines, axis, best, word, corners in drawn:
+        areas = {method: 100 * auc(curve) for method, curve in lines.items()}
+        for method, curve in lines.items():
+            label = f"{find_title(method)}: {areas[method]:.1f} %"
+            share = np.linspace(0, 100, len(curve))
+            axes[name].plot(share, curve, color=method_colour(method), label=label, linewidth=1.8)
+        winner = find_title(best(areas, key=areas.get))
+        axes[name].set_title(f"{name.capitalize()}: the {word} area is {winner}'s")
+        axes[name].set(xlabel=f"most salient pixels {axis}, %", ylabel="probability of the class")
+        axes[name].set(xlim=(0, 100), ylim=(0, top))
+        corner = corners[max(areas.values()) > 50 * top]
+        axes[name].legend(title="area under the curve", loc=corner, fontsize=8.5, title_fontsize=8.5)
+    return figure
+
+
+def scoreboard(records: DataFrame) -> Figure:
+    """The mean of each metric for each method, a panel each, named after its winner; a dot is one photo.
+
+    Args:
+        records: a row for each photo and method: `method`, and columns of metrics.METRICS.
+    """
+    measured = [metric for metric in METRICS if metric in records]
+    methods = list(dict.fromkeys(records.method))
+    size = 3.1 * len(measured), 0.8 + 0.36 * len(methods)
+    figure, panels = plt.subplots(1, len(measured), figsize=size, sharey=True)
+    titles, colours = [find_title(m) for m in methods], [method_colour(m) for m in methods]
+    for axes, metric in zip(np.atleast_1d(panels), measured, strict=True):
+        values = records[metric] * (100.0 if metric == "increase" else 1.0)
+        means = values.groupby(records.method).mean()[methods]
+        axes.barh(titles, means, color=colours, height=0.65, alpha=0.75)
+        if metric != "increase":  # one photo has it or has it not
+            places = [methods.index(method) for method in records.method]
+            axes.plot(values, places, ".", color="black", markersize=4)
+        winner = means.idxmin() if BETTER[metric] == "lower" else means.idxmax()
+        name = {"drop": "average drop", "increase": "average increase"}.get(metric, metric)
+        axes.set_title(f"best {name}:\n{find_title(winner)}")
+        axes.set(xlabel=f"{name}, %\n({BETTER[metric]} is better)", xlim=(0, None))
+    np.atleast_1d(panels)[0].invert_yaxis()
+    return figure
+
+
+def beside_paper(found: DataFrame, published: dict[str, dict[str, float]]) -> Figure:
+    """Our means with their intervals, and the published numbers as diamonds: a panel for each quantity.
+
+    Args:
+        found: `tables.summary` of our records.
+        published: quantity -> method -> percent, as `tables.published` gives it.
+    """
+    methods = list(dict.fromkeys(method for numbers in published.values() for method in numbers))
+    size = 4.2 * len(published), 1.3 + 0.42 * len(methods)
+    figure, panels = plt.subplots(1, len(published), figsize=size, sharey=True, squeeze=False)
+    for axes, (quantity, numbers) in zip(panels[0], published.items(), strict=True):
+        ours = found[found["quantity"] == quantity].set_index("method").loc[methods]
+        for place, (method, row) in enumerate(ours.iterrows()):
+            axes.plot([row["low"], row["high"]], [place, place], color=method_colour(method), linewidth=3, alpha=0.5)
+            axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8)
+        axes.plot(
+            [numbers[method] for method in methods], range(len(methods)), "D", color="white", mec="black", mew=1.2
+        )
+        axes.set(title=QUANTITIES[quantity].title, xlabel=f"% ({QUANTITIES[quantity].better} is better)")
+        axes.grid(axis="x", alpha=0.4)
+    panels[0, 0].set_yticks(range(len(methods)), [find_title(method) for method in methods])
+    panels[0, 0].invert_yaxis()
+    handles = [
+        mpl.lines.Line2D(
+            [], [], marker="o", color=COLOURS["neutral"], linewidth=3, label="ours, mean and 95 % interval"
+        ),
+        mpl.lines.Line2D([], [], marker="D", color="white", mec="black", linestyle="", label="published"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure
+
+
+def differences(found: dict[str, DataFrame], title: str) -> Figure:
+    """Differences of means with their intervals, a panel for each entry; filled where 0 lies outside, else hollow.
+
+    Args:
+        found: label of the axis -> rows with `other`, `difference`, `low` and `high`, as `tables.paired` gives them.
+        title: of the figure.
+    """
+    rows = max(len(each) for each in found.values())
+    size = 4.2 * len(found), 1.1 + 0.34 * rows
+    figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
+    for axes, (label, each) in zip(panels[0], found.items(), strict=True):
+        for place, row in enumerate(each.itertuples()):
+            colour = method_colour(row.other)
+            clear = row.low > 0 or row.high < 0
+            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=3, alpha=0.5)
+            axes.plot(row.difference, place, "o", color=colour, mfc=colour if clear else "white", markersize=8)
+        axes.axvline(0, color=COLOURS["neutral"], linewidth=0.8)
+        axes.set(xlabel=label)
+        axes.set_yticks(range(len(each)), [find_title(other) for other in each["other"]])
+        axes.grid(axis="x", alpha=0.4)
+    panels[0, 0].invert_yaxis()
+    figure.suptitle(title)
+    return figure
+
+
+def sweep(found: DataFrame) -> Figure:
+    """Fig. 8 of the paper: each quantity against theta, a line for each reading of Eq. 1, with 95 % intervals.
+
+    Args:
+        found: rows with `reading`, `theta`, `quantity`, `mean`, `low` and `high`.
+    """
+    quantities = list(dict.fromkeys(found["quantity"]))
+    looks = (("-", "o", "denoising"), ("--", "s", "score_cam"), ("-.", "^", "fusion_cam"))
+    figure, panels = plt.subplots(1, len(quantities), figsize=(4.2 * len(quantities), 3.6), squeeze=False)
+    for axes, quantity in zip(panels[0], quantities, strict=True):
+        readings = found[found["quantity"] == quantity].groupby("reading", sort=False)
+        for (reading, rows), (line, marker, name) in zip(readings, looks, strict=False):
+            axes.plot(
+                rows["theta"], rows["mean"], line, marker=marker, color=COLOURS[name], label=reading, markersize=5
+            )
+            axes.fill_between(rows["theta"], rows["low"], rows["high"], color=COLOURS[name], alpha=0.12)
+        axes.set(
+            title=QUANTITIES[quantity].title,
+            xlabel="θ, percentile",
+            ylabel=f"% ({QUANTITIES[quantity].better} is better)",
+        )
+    panels[0, 0].legend(title="percentile of")
+    return figure
+
+
+def masses(shares: DataFrame, title: str) -> Figure:
+    """Where a map's mass lies: for each method a bar of the shares on the right object, the other one, the background.
+
+    Args:
+        shares: a row for each label, with the columns `colour` (a name in COLOURS), `right`, `other`, both in percent.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(8.5, 1.3 + 0.42 * len(shares)))
+    colours, pale = [COLOURS[name] for name in shares["colour"]], "#e6e6e6"
+    parts = (
+        ("right object", shares["right"], colours, COLOURS["neutral"], {}),
+        ("other object", shares["other"], colours, COLOURS["neutral"], {"alpha": 0.5, "hatch": "////"}),
+        ("background", 100 - shares["right"] - shares["other"], pale, pale, {}),
+    )
+    left, keys = np.zeros(len(shares)), []
+    for name, widths, colour, key, look in parts:
+        bars = axes.barh(shares.index, widths, left=left, height=0.7, color=colour, edgecolor="white", **look)
+        axes.bar_label(bars, [f"{width:.0f} %" for width in widths], label_type="center", fontsize=9)
+        keys.append(mpl.patches.Patch(facecolor=key, edgecolor="white", label=name, **look))
+        left = left + widths.to_numpy()
+    figure.legend(handles=keys, loc="outside lower center", ncols=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="share of the map's mass, %", xlim=(0, 100))
+    axes.set_title(title, loc="left")
+    return figure
+
+
+def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str) -> Figure:
+    """A value of each picture as a dot, and their mean with its bootstrap 95 % interval: a line for each method.
+
+    Args:
+        values: label -> (name of a colour, a value for each picture).
+        axis: label of the axis.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(8.5, 1.0 + 0.42 * len(values)))
+    for place, (colour, found) in enumerate(values.values()):
+        found = np.asarray(found, dtype=float)
+        axes.plot(found, np.full(len(found), place), ".", color=COLOURS[colour], alpha=0.45, markersize=9)
+        axes.plot(interval(found), [place, place], color=COLOURS[colour], linewidth=3)
+        axes.plot(found.mean(), place, "D", color=COLOURS[colour], mec="black", markersize=7)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{axis}\n(a dot is one scene, a diamond their mean, the line its 95 % interval)")
+    axes.set_title(title, loc="left")
+    axes.grid(axis="x", alpha=0.4)
     return figure

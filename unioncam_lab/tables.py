@@ -1,0 +1,261 @@
+"""Records -> tables: means with intervals, paired tests, and the published numbers beside ours.
+
+    values                 one quantity, a row an image, a column a method
+    summary, wide          means with bootstrap 95 % intervals
+    paired                 one method against the others, image by image
+    beside_paper, ranking  the paper's Tables 1-4
+
+Every quantity is in percent. Tables are data frames: `to_markdown()`, `to_latex()` and `to_csv()` export them.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from unioncam_lab.baselines import find_title
+
+PUBLISHED = Path(__file__).parent.parent / "data" / "published.json"
+TABLES = ("table 1", "table 2", "table 3", "table 4")
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that a table shows.
+
+    Attributes:
+        title: as a table shows it.
+        better: "lower" or "higher".
+        of: records -> its value for each, in percent.
+    """
+
+    title: str
+    better: str
+    of: Callable[[pd.DataFrame], pd.Series]
+
+    @property
+    def heading(self) -> str:
+        return f"{self.title}, % {'↓' if self.better == 'lower' else '↑'}"
+
+
+QUANTITIES = {
+    "drop": Quantity("Average drop", "lower", lambda records: records["drop"]),
+    "increase": Quantity("Average increase", "higher", lambda records: 100.0 * records["increase"]),
+    "drop minus increase": Quantity("Drop − increase", "lower", lambda r: r["drop"] - 100.0 * r["increase"]),
+    "insertion": Quantity("Insertion", "higher", lambda records: records["insertion"]),
+    "deletion": Quantity("Deletion", "lower", lambda records: records["deletion"]),
+    "overall": Quantity("Insertion − deletion", "higher", lambda records: records["insertion"] - records["deletion"]),
+}
+
+
+def measured(records: pd.DataFrame) -> list[str]:
+    """The QUANTITIES that the records' metrics give."""
+    needs = {"drop minus increase": ["drop", "increase"], "overall": ["insertion", "deletion"]}
+    return [name for name in QUANTITIES if set(needs.get(name, [name])) <= set(records.columns)]
+
+
+def values(records: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """One of the QUANTITIES, in percent: a row for each image, a column for each method, ordered as the records are."""
+    if quantity not in QUANTITIES:
+        raise ValueError(f"There is no quantity {quantity!r}; there are {', '.join(QUANTITIES)}.")
+    if quantity not in measured(records):
+        raise ValueError(f"The records hold no {quantity}; they give {', '.join(measured(records)) or 'nothing'}.")
+    long = pd.DataFrame(
+        {"image": records["image"], "method": records["method"], "value": QUANTITIES[quantity].of(records)}
+    )
+    table = long.pivot(index="image", columns="method", values="value")
+    return table.loc[records["image"].drop_duplicates(), records["method"].drop_duplicates()]
+
+
+def interval(sample: np.ndarray, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """The bootstrap interval (percentile, 9,999 resamples) of a mean; NaN for fewer than two values."""
+    if len(sample) < 2:
+        return float("nan"), float("nan")
+    found = stats.bootstrap(
+        (np.asarray(sample, dtype=float),),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, 10**7 // len(sample)),
+        confidence_level=confidence,
+        method="percentile",
+        rng=seed,
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def summary(records: pd.DataFrame, quantities: Sequence[str] | None = None) -> pd.DataFrame:
+    """For each method and quantity: `mean`, its 95 % interval `low` to `high`, and the number of images `n`."""
+    rows = []
+    for quantity in quantities or measured(records):
+        for method, column in values(records, quantity).items():
+            column = column.dropna()
+            low, high = interval(column.to_numpy())
+            rows.append((method, quantity, column.mean(), low, high, len(column)))
+    return pd.DataFrame(rows, columns=["method", "quantity", "mean", "low", "high", "n"])
+
+
+def wide(found: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
+    """A `summary` as it is read: a row a method, a column a quantity, "43.2 [41.0, 45.4]"; N in the corner."""
+    cells = found.assign(
+        cell=[
+            _cell(row.mean_, row.low, row.high, digits) for row in found.rename(columns={"mean": "mean_"}).itertuples()
+        ]
+    )
+    table = cells.pivot(index="method", columns="quantity", values="cell")
+    table = table.loc[found["method"].drop_duplicates(), found["quantity"].drop_duplicates()]
+    table.index = [find_title(method) for method in table.index]
+    table.columns = [QUANTITIES[quantity].heading for quantity in table.columns]
+    table.index.name = f"N = {found['n'].max():,}"
+    return table
+
+
+def _cell(mean: float, low: float, high: float, digits: int) -> str:
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def by_theta(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
+    """The `summary` of a sweep, of methods named union_cam:theta=…:percentile_over=…, with `theta` and `reading`."""
+    found = summary(records, quantities)
+    options = [dict(option.split("=") for option in method.split(":")[1:]) for method in found["method"]]
+    theta, reading = [float(o["theta"]) for o in options], [o["percentile_over"] for o in options]
+    return found.assign(theta=theta, reading=reading)
+
+
+def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+    """The mean insertion and deletion curve of each method: kind -> method -> class probability (steps + 1,)."""
+    groups = records.groupby("method", sort=False)
+    return {
+        kind: {method: np.mean(np.stack(list(rows[f"{kind}_curve"])), axis=0) for method, rows in groups}
+        for kind in ("insertion", "deletion")
+    }
+
+
+def paired(
+    records: pd.DataFrame, quantity: str, method: str = "union_cam", others: Sequence[str] | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """One method against others on the same images.
+
+    Returns:
+        A row for each other method: `difference` of the means in percentage points (method - other) with its bootstrap
+        95 % interval `low` to `high`; `p` of the two-sided permutation test of the mean (the signs of the images'
+        differences drawn at random, 9,999 times, or all of them where there are fewer); `p_holm`, corrected for the
+        number of rows; `n` images; and `better`: whether the method is better, by the sign alone.
+    """
+    table = values(records, quantity)
+    if method not in table:
+        raise ValueError(f"The records hold no {method}; they hold {', '.join(table.columns)}.")
+    others = [other for other in (others or table.columns) if other != method]
+    rows = []
+    for other in others:
+        difference = (table[method] - table[other]).dropna().to_numpy()
+        low, high = interval(difference, seed=seed)
+        rows.append((other, difference.mean(), low, high, _permutation(difference, seed), len(difference)))
+    found = pd.DataFrame(rows, columns=["other", "difference", "low", "high", "p", "n"])
+    found.insert(5, "p_holm", holm(found["p"].to_numpy()))
+    found["better"] = found["difference"] < 0 if QUANTITIES[quantity].better == "lower" else found["difference"] > 0
+    return found
+
+
+def option_effects(default, readings, captures: Sequence) -> pd.DataFrame:
+    """UnionCAM under each protocol option minus UnionCAM under the default, on the same images.
+
+    Args:
+        default: a finished run of `union_cam` under the default Protocol.
+        readings: a run with methods such as union_cam:relu=False, and union_cam itself.
+        captures: runs of `union_cam`, each with another Protocol, on some of the default's images.
+
+    Returns:
+        Rows as of `paired` with `quantity`, drop and increase; `other` names the option.
+    """
+    changed = []
+    for name in readings.records["method"].drop_duplicates():
+        if name.startswith("union_cam:") and "theta" not in name:
+            changed.append((name.removeprefix("union_cam:"), readings.records, name))
+    for run in captures:
+        protocol, usual = run.info["options"]["protocol"], default.info["options"]["protocol"]
+        name = ", ".join(f"{key}={value}" for key, value in protocol.items() if value != usual[key])
+        changed.append((name, run.records, "union_cam"))
+    rows = []
+    for quantity in ("drop", "increase"):
+        usual_values = values(default.records, quantity)["union_cam"].rename("default")
+        for name, records, method in changed:
+            both = values(records, quantity)[[method]].join(usual_values, how="inner")
+            difference = (both[method] - both["default"]).to_numpy()
+            low, high = interval(difference)
+            rows.append((name, quantity, difference.mean(), low, high, len(difference)))
+    return pd.DataFrame(rows, columns=["other", "quantity", "difference", "low", "high", "n"])
+
+
+def _permutation(difference: np.ndarray, seed: int) -> float:
+    if not difference.any():
+        return 1.0
+    found = stats.permutation_test(
+        (difference,),
+        lambda x, axis: np.mean(x, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, 10**7 // len(difference)),
+        rng=seed,
+    )
+    return float(found.pvalue)
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """p-values of a family of tests corrected by Holm's step-down method (1979)."""
+    order = np.argsort(p)
+    corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected[np.argsort(order)]
+
+
+def published(table: str) -> dict[str, dict[str, float]]:
+    """The numbers of one of the paper's tables, "table 1" to "table 4": quantity -> method -> percent."""
+    if table not in TABLES:
+        raise ValueError(f"There is no {table!r}; there are {', '.join(TABLES)}.")
+    return json.loads(PUBLISHED.read_text(encoding="utf-8"))[table]["quantities"]
+
+
+def beside_paper(records: pd.DataFrame, table: str, digits: int = 1) -> pd.DataFrame:
+    """One of the paper's tables: for each method and quantity the published number, ours, and ours minus theirs."""
+    found = summary(records, list(published(table))).set_index(["quantity", "method"])
+    rows = []
+    for quantity, numbers in published(table).items():
+        for method, theirs in numbers.items():
+            ours = found.loc[(quantity, method)]
+            cell = _cell(ours["mean"], ours["low"], ours["high"], digits)
+            difference = f"{ours['mean'] - theirs:+.{digits}f}"
+            rows.append((QUANTITIES[quantity].heading, find_title(method), theirs, cell, difference))
+    columns = ["quantity", "method", "published", f"ours, N = {int(found['n'].max()):,}", "difference"]
+    return pd.DataFrame(rows, columns=columns).set_index(["quantity", "method"])
+
+
+def ranking(records: pd.DataFrame, table: str, method: str = "union_cam") -> pd.DataFrame:
+    """Whether a table's order of methods holds: for each quantity the paper's, ours (best first), and their verdict.
+
+    `claim`: whether `method` is best, and by `p_holm` (the largest of its paired tests, 1 where it is not best) beyond
+    chance. `tau`: Kendall's rank correlation of the two orders, 1 where they are the same.
+    """
+    rows = []
+    for quantity, theirs in published(table).items():
+        means = values(records, quantity)[list(theirs)].mean()
+        ascending = QUANTITIES[quantity].better == "lower"
+        order = means.sort_values(ascending=ascending, kind="stable").index
+        paper = pd.Series(theirs).sort_values(ascending=ascending, kind="stable").index
+        tests = paired(records, quantity, method, list(theirs))
+        rows.append(
+            {
+                "quantity": QUANTITIES[quantity].heading,
+                "paper, best first": " > ".join(map(find_title, paper)),
+                "ours, best first": " > ".join(map(find_title, order)),
+                "tau": round(float(stats.kendalltau(list(theirs.values()), means.to_numpy()).statistic), 2),
+                f"{find_title(method)} best in paper": paper[0] == method,
+                "and in ours": order[0] == method,
+                "p_holm": float(tests["p_holm"].max()) if order[0] == method else 1.0,
+            }
+        )
+    return pd.DataFrame(rows).set_index("quantity")
