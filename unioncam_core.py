@@ -283,7 +283,7 @@ def region_weights(evidence: Evidence, kind: str | None = None) -> Tensor:
 
     `kind` is one of the Protocol's region_weights, by default the Evidence's own.
     """
-    match kind or evidence.protocol.region_weights:
+    match evidence.protocol.region_weights if kind is None else kind:
         case "score":
             return evidence.region_scores
         case "increase":
@@ -407,7 +407,6 @@ class UnionCAM:
     theta: float = 10
     protocol: Protocol = Protocol()
     score: Callable[[Tensor], Tensor] | None = None
-    method = staticmethod(union_cam)
 
     def __post_init__(self):
         if isinstance(self.target_layers, nn.Module | str):
@@ -422,8 +421,11 @@ class UnionCAM:
             options = {"target_layer": layer, "targets": targets, "score": self.score, "protocol": self.protocol}
             evidences = capture(self.model, input_tensor, **options)
             score_regions(evidences)
-            per_layer.append(torch.stack([self.method(evidence, self.theta).cam for evidence in evidences]))
+            per_layer.append(torch.stack([self.explain(evidence).cam for evidence in evidences]))
         return min_max(torch.stack(per_layer).mean(0)).float().cpu().numpy()
+
+    def explain(self, evidence: Evidence) -> UnionSteps:
+        return union_cam(evidence, self.theta)
 
     def __enter__(self):
         return self
@@ -432,10 +434,14 @@ class UnionCAM:
         """Nothing to release: no hook outlives a call."""
 
 
+@dataclass(eq=False, repr=False)
 class FusionCAM(UnionCAM):
-    """Fusion-CAM behind the same call."""
+    """Fusion-CAM behind the same call. `region_weights` as in `fusion_cam`, whatever the Protocol's are."""
 
-    method = staticmethod(fusion_cam)
+    region_weights: Literal["softmax", "score", "increase"] = "softmax"
+
+    def explain(self, evidence: Evidence) -> FusionSteps:
+        return fusion_cam(evidence, self.theta, self.region_weights)
 
 
 def min_max(maps: Tensor) -> Tensor:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from conftest import TinyCNN
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torchcam.methods import GradCAM as TorchcamGradCAM
 from torchcam.methods import GradCAMpp
 
-from tests.conftest import TinyCNN
 from unioncam_core import Protocol, capture, min_max, region_cam, weighted_cam
 from unioncam_lab import baselines
 from unioncam_lab.baselines import (

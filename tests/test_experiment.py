@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import TinyCNN
 from filelock import FileLock
 from PIL import Image
 
-from tests.conftest import TinyCNN
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import experiment
 from unioncam_lab.baselines import grad_cam
@@ -137,7 +137,7 @@ def test_the_seed_draws_the_pictures(folder):
 
 # Each attempt is a process of its own, forked from one that has imported everything.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["unioncam_lab.experiment", "tests.test_experiment"])
+CONTEXT.set_forkserver_preload(["unioncam_lab.report"])
 
 
 def _attempt(folder, out):

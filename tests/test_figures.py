@@ -5,6 +5,7 @@ import io
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import TinyCNN
@@ -89,3 +90,46 @@ def test_gallery_frames_the_selected_map(explained):
     assert sorted(frames.values())[1] < frames[label]
     strip = figures.strip({"photo": explained}, list("abcde"))
     assert titles(strip)[0] == f"{'abcde'[evidence.target]}: {evidence.probability:.2f}"
+
+
+def rows(differences):
+    frame = pd.DataFrame(differences, columns=["other", "difference", "low", "high"])
+    return frame.assign(method=frame["other"], quantity="drop", mean=frame["difference"])
+
+
+def test_published_numbers_are_diamonds_beside_our_means():
+    found = rows([("grad_cam", 30.0, 25.0, 35.0), ("union_cam", 20.0, 15.0, 25.0)])
+    figure = figures.beside_paper(found, {"drop": {"union_cam": 43.15, "grad_cam": 72.3}})
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["UnionCAM", "Grad-CAM"]
+    diamonds = next(line for line in axes.lines if line.get_marker() == "D")
+    assert list(diamonds.get_xdata()) == [43.15, 72.3]
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] == [20, 30]
+
+
+def test_a_difference_is_hollow_where_its_interval_holds_0():
+    figure = figures.differences({"drop": rows([("grad_cam", 3.0, 1.0, 5.0), ("score_cam", 1.0, -1.0, 3.0)])}, "title")
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [dot.get_markerfacecolor() for dot in dots] == [figures.COLOURS["grad_cam"], "white"]
+
+
+def test_a_sweep_has_a_line_for_each_reading():
+    found = rows([("", 3.0, 1.0, 5.0)] * 4).assign(reading=["channel", "channel", "map", "map"], theta=[0, 50, 0, 50])
+    axes = figures.sweep(found).axes[0]
+    assert [list(line.get_xdata()) for line in axes.lines] == [[0, 50], [0, 50]]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["channel", "map"]
+
+
+def test_curves_show_their_areas():
+    figure = figures.curves({"union_cam": [0.0, 0.5, 1.0]}, {"union_cam": [1.0, 0.0, 0.0]})
+    assert [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()] == [
+        "UnionCAM: 50.0 %",
+        "UnionCAM: 25.0 %",
+    ]
+
+
+def test_a_methods_options_do_not_change_its_colour():
+    assert figures.method_colour("union_cam:theta=50") == figures.COLOURS["union_cam"]
+    assert figures.method_colour("LayerCAM") == figures.COLOURS["neutral"]
+    methods = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam", "fusion_cam", "fake_cam")
+    assert len({figures.COLOURS[method] for method in methods}) == len(methods)

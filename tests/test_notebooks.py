@@ -12,10 +12,20 @@ from unioncam_lab import headless
 NOTEBOOKS = sorted(headless.NOTEBOOKS.glob("*.ipynb"))
 SMALL = {
     "00_start_here": {"photo": "chelsea", "size": 96},
+    "01_class_activation_maps": {"photo": "coffee", "photos": ["astronaut"], "groups": 5, "size": 96},
     "02_denoising": {"photo": "coffee", "size": 96, "theta": 40},
     "03_union": {"photo": "rocket", "size": 96},
     "04_selection": {"photo": "coffee", "photos": ["astronaut"], "size": 96, "theta": 0},
+    "05_fusion_cam": {"photo": "coffee", "photos": ["astronaut"], "size": 96, "theta": 40},
+    "06_metrics": {"photo": "coffee", "photos": ["rocket"], "size": 96},
+    "07_table1": {"limit": 2},
+    "08_table2": {"limit": 2},
+    "09_table3": {"limit": 2},
+    "10_table4_and_figure8": {"limit": 2, "thetas": [0, 50]},
+    "11_qualitative": {"count": 2, "answers": 1000, "scenes": 2, "tried": 12, "size": 128},
+    "12_fusion_tables": {"limit": 2, "theta": 60},
     "16_cost": {"photo": "rocket", "size": 96, "theta": 40, "seconds": 0.1},
+    "17_reproduction_report": {"level": 0.05},
 }
 
 

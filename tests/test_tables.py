@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from unioncam_lab import tables
+from unioncam_lab.experiment import Run
 from unioncam_lab.tables import holm, interval, mean_curves, paired, ranking, summary, values, wide
 
 METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
@@ -156,6 +157,36 @@ def test_a_ranking_that_holds_and_one_that_does_not():
     worse = ranking(some_records(better=-8.0), "table 1").loc["Average drop, % ↓"]
     assert not worse["and in ours"]
     assert worse["p_holm"] == 1
+
+
+def test_a_sweep_is_sorted_out_by_theta_and_reading():
+    records = some_records(4)
+    names = {
+        "grad_cam": "union_cam:theta=10:percentile_over=map",
+        "group_cam": "union_cam:theta=50:percentile_over=map",
+    }
+    records["method"] = records["method"].replace(names)
+    found = tables.by_theta(records, ["drop"])
+    assert list(found["theta"]) == [10, 50]
+    assert list(found["reading"]) == ["map", "map"]
+    assert found["mean"].iloc[1] == pytest.approx(values(records, "drop")[names["group_cam"]].mean())
+
+
+def test_the_effect_of_an_option_is_taken_on_the_same_images():
+    records = some_records(10)
+    protocol = {"relu": True, "clamp_beta": False}
+    default = Run(records, {"options": {"protocol": protocol}})
+    changed = records[records["image"].isin(["1.jpg", "2.jpg"])].copy()
+    changed["drop"] += 3
+    other = Run(changed, {"options": {"protocol": protocol | {"relu": False}}})
+    readings = records.assign(method=records["method"].replace("score_cam", "union_cam:clamp_beta=True"))
+    found = tables.option_effects(default, Run(readings, {}), [other]).set_index(["other", "quantity"])
+    assert found.loc[("relu=False", "drop"), "difference"] == pytest.approx(3)
+    assert found.loc[("relu=False", "increase"), "difference"] == 0
+    assert found.loc[("relu=False", "drop"), "n"] == 2
+    drops = values(records, "drop")
+    expected = (drops["score_cam"] - drops["union_cam"]).mean()
+    assert found.loc[("clamp_beta=True", "drop"), "difference"] == pytest.approx(expected)
 
 
 def test_curves_are_averaged():

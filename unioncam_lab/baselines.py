@@ -53,6 +53,8 @@ def grad_cam_plus_plus(
             pytorch-grad-cam. `products`: S = Σ(A W³), as in the program that Group-CAM's authors used. (torchcam 0.5.0
             means the latter, but its division is lost: it computes ΣReLU(W)³.)
         eps: 1e-6 in pytorch-grad-cam, 0 in the paper. It counts where gradients are below 1e-3.
+
+    With `products` the denominator can be negative, and with it a weight, where gradients of both signs meet.
     """
     w, a = evidence.gradients, evidence.activations
     sums = {"activations": lambda: w**3 * a.sum((1, 2), keepdim=True), "products": lambda: (a * w**3).sum((1, 2), True)}
@@ -80,7 +82,7 @@ def group_cam(evidence: Evidence, groups: int = 32, theta: float | None = None) 
     Args:
         groups: how many, at most one for each channel.
         theta: percentile below which a group's sum becomes 0 before it is upsampled, 70 in its paper. None: nothing
-            does, as in its released program.
+            does. Its authors have released programs with and without.
     """
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f"groups is {groups!r}; it is a number of groups, 1 or more.")

@@ -8,14 +8,16 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
+import torch
 from IPython.display import Image, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 from torch import Tensor
 
-from unioncam_core import Evidence, UnionSteps, denoise, pixel_weights
+from unioncam_core import Evidence, FusionSteps, UnionSteps, denoise, fuse, pixel_weights
 from unioncam_lab.baselines import find_title
 from unioncam_lab.metrics import BETTER, METRICS, auc
 from unioncam_lab.tables import QUANTITIES, interval
@@ -39,7 +41,8 @@ SALIENCY = "inferno"
 
 
 def use_style():
-    """The look of all plots; called when this module is imported."""
+    """The look of all plots, and tables whole; called when this module is imported."""
+    pd.set_option("display.max_colwidth", None)
     sns.set_theme(context="notebook", style="ticks", palette=list(dict.fromkeys(COLOURS.values())))
     mpl.rcParams.update(
         {
@@ -320,12 +323,13 @@ def comparison(
         outlines: row -> masks (H, W) of objects, drawn round in each of its pictures.
     """
     columns = 1 + max(len(maps) for _, maps in explained.values())
-    size = 13, 0.3 + (1.95 if captions is None else 2.15) * len(explained) * 7 / columns
+    width = min(13, 1.9 * columns)
+    size = width, 0.3 + (width / columns + (0.1 if captions is None else 0.3)) * len(explained)
     figure, axes = plt.subplots(len(explained), columns, figsize=size, squeeze=False)
     for line, (row, (evidence, maps)) in zip(axes, explained.items(), strict=True):
         picture(line[0], evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
         for one, (method, cam) in zip(line[1:], maps.items(), strict=True):
-            title = find_title(method) if line is axes[0] else ""
+            title = find_title(method) if line[0] is axes[0, 0] else ""
             picture(one, overlay(evidence.image, cam), title, method_colour(method))
             if captions is not None:
                 one.set_xlabel(captions[row][method], fontsize=9, labelpad=4)
@@ -433,7 +437,7 @@ def beside_paper(found: DataFrame, published: dict[str, dict[str, float]]) -> Fi
         published: quantity -> method -> percent, as `tables.published` gives it.
     """
     methods = list(dict.fromkeys(method for numbers in published.values() for method in numbers))
-    size = 4.2 * len(published), 1.3 + 0.42 * len(methods)
+    size = 4.2 * len(published), 1.6 + 0.42 * len(methods)
     figure, panels = plt.subplots(1, len(published), figsize=size, sharey=True, squeeze=False)
     for axes, (quantity, numbers) in zip(panels[0], published.items(), strict=True):
         ours = found[found["quantity"] == quantity].set_index("method").loc[methods]
@@ -443,8 +447,14 @@ def beside_paper(found: DataFrame, published: dict[str, dict[str, float]]) -> Fi
         axes.plot(
             [numbers[method] for method in methods], range(len(methods)), "D", color="white", mec="black", mew=1.2
         )
-        axes.set(title=QUANTITIES[quantity].title, xlabel=f"% ({QUANTITIES[quantity].better} is better)")
+        best = min if QUANTITIES[quantity].better == "lower" else max
+        ranked = find_title(best(methods, key=ours["mean"].get)), find_title(best(methods, key=numbers.get))
+        finding = f"best: {ranked[0]}; published: {ranked[1]}"
+        # Variants of one method have long names, and ours may be equal.
+        axes.set_title(QUANTITIES[quantity].title + (f"\n{finding}" if len(finding) < 45 else ""))
+        axes.set(xlabel=f"% ({QUANTITIES[quantity].better} is better)")
         axes.grid(axis="x", alpha=0.4)
+        axes.margins(y=0.1)
     panels[0, 0].set_yticks(range(len(methods)), [find_title(method) for method in methods])
     panels[0, 0].invert_yaxis()
     handles = [
@@ -465,7 +475,7 @@ def differences(found: dict[str, DataFrame], title: str) -> Figure:
         title: of the figure.
     """
     rows = max(len(each) for each in found.values())
-    size = 4.2 * len(found), 1.1 + 0.34 * rows
+    size = 4.2 * len(found), 1.3 + 0.34 * rows
     figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
     for axes, (label, each) in zip(panels[0], found.items(), strict=True):
         for place, row in enumerate(each.itertuples()):
@@ -477,6 +487,7 @@ def differences(found: dict[str, DataFrame], title: str) -> Figure:
         axes.set(xlabel=label)
         axes.set_yticks(range(len(each)), [find_title(other) for other in each["other"]])
         axes.grid(axis="x", alpha=0.4)
+        axes.margins(y=0.1)
     panels[0, 0].invert_yaxis()
     figure.suptitle(title)
     return figure
@@ -524,7 +535,10 @@ def masses(shares: DataFrame, title: str) -> Figure:
     left, keys = np.zeros(len(shares)), []
     for name, widths, colour, key, look in parts:
         bars = axes.barh(shares.index, widths, left=left, height=0.7, color=colour, edgecolor="white", **look)
-        axes.bar_label(bars, [f"{width:.0f} %" for width in widths], label_type="center", fontsize=9)
+        texts = axes.bar_label(bars, [f"{width:.0f} %" for width in widths], label_type="center", fontsize=9)
+        for text, bar in zip(texts, bars, strict=True):
+            dark = np.dot(mpl.colors.to_rgb(bar.get_facecolor()), (0.3, 0.59, 0.11)) < 0.4 and not look
+            text.set_color("white" if dark else "black")
         keys.append(mpl.patches.Patch(facecolor=key, edgecolor="white", label=name, **look))
         left = left + widths.to_numpy()
     figure.legend(handles=keys, loc="outside lower center", ncols=3)
@@ -549,8 +563,96 @@ def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str
         axes.plot(interval(found), [place, place], color=COLOURS[colour], linewidth=3)
         axes.plot(found.mean(), place, "D", color=COLOURS[colour], mec="black", markersize=7)
     axes.set_yticks(range(len(values)), list(values))
+    axes.margins(y=0.15)
     axes.invert_yaxis()
     axes.set(xlabel=f"{axis}\n(a dot is one scene, a diamond their mean, the line its 95 % interval)")
     axes.set_title(title, loc="left")
     axes.grid(axis="x", alpha=0.4)
+    return figure
+
+
+def fusion_rule() -> Figure:
+    """Fusion-CAM's rule for a pixel, over all pairs of values, between the mean and the larger one; what it adds."""
+    axis = torch.linspace(0, 1, 201)
+    second, first = torch.meshgrid(axis, axis, indexing="ij")
+    panels = {
+        "the larger value": torch.maximum(first, second),
+        "Fusion-CAM": fuse(first, second)[1],
+        "the mean": (first + second) / 2,
+    }
+    figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), width_ratios=[1, 1, 1, 1.25])
+    for one, (title, values) in zip(axes, panels.items(), strict=False):
+        drawn = one.imshow(values, origin="lower", extent=(0, 1, 0, 1), cmap=SALIENCY, vmin=0, vmax=1)
+        lines = one.contour(axis, axis, values, np.arange(0.1, 1, 0.1), colors="white", linewidths=0.8)
+        one.clabel(lines, lines.levels[1::2], fontsize=8, fmt="%.1f")
+        one.set(title=title, xlabel="$L_1$", ylabel="$L_2$", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+    figure.get_layout_engine().set(wspace=0.05)
+    figure.colorbar(drawn, ax=axes[2], label="result", shrink=0.8, ticks=[0, 0.5, 1])
+    added = {
+        "the larger value": (axis / 2, "neutral", "--"),
+        "Fusion-CAM": ((1 - axis) * axis / 2, "fusion_cam", "-"),
+        "the mean": (0 * axis, "neutral", ":"),
+    }
+    for label, (values, colour, line) in added.items():
+        axes[3].plot(axis, values, line, color=COLOURS[colour], label=label, linewidth=2)
+    axes[3].set(title="at most 1/8 is added, at 1/2", xlabel="$|L_1 - L_2|$", ylabel="added to the mean")
+    axes[3].set(xlim=(0, 1), ylim=(-0.01, 0.5), xticks=[0, 0.5, 1], yticks=[0, 1 / 8, 1 / 4, 1 / 2])
+    axes[3].set_yticklabels(["0", "1/8", "1/4", "1/2"])
+    axes[3].set_box_aspect(0.85)
+    axes[3].legend(loc="upper left")
+    return figure
+
+
+def fusion_steps(evidence: Evidence, steps: FusionSteps) -> Figure:
+    """Fusion-CAM from live intermediates: two maps, their union, union and region by their shares, and the fusion."""
+    mosaic = [["image", "denoised", "united", "first", "similarity", "cam"]]
+    mosaic += [["image", "region", ".", "second", "similarity", "cam"]]
+    widths = [1.3, 1, 1, 1, 1.3, 1.3]
+    figure, axes = plt.subplot_mosaic(mosaic, figsize=(13.5, 5.2), width_ratios=widths)
+    figure.get_layout_engine().set(wspace=0.11, hspace=0.05)
+    picture(axes["image"], evidence.image, "$I_0$")
+    for name, cam, label, beta, share, colour in (
+        ("denoised", steps.denoised, "$L_D$", steps.beta_denoising, steps.shares[0], "denoising"),
+        ("region", steps.region, "$L_R$", steps.beta_region, steps.shares[1], "region"),
+        ("united", steps.united, "$L_U$", steps.beta_united, steps.second_shares[0], "united"),
+    ):
+        title = f"{label}, $\\beta$ = {beta:.2f},\nshare {share:.2f}"
+        picture(axes[name], overlay(evidence.image, cam), title, COLOURS[colour])
+    for name, cam, share, label, colour in (
+        ("first", steps.united, steps.second_shares[0], "$L_1$ = {:.2f} $L_U$", "united"),
+        ("second", steps.region, steps.second_shares[1], "$L_2$ = {:.2f} $L_R$", "region"),
+    ):
+        picture(axes[name], share * cam, label.format(share), COLOURS[colour], cmap=SALIENCY, vmin=0, vmax=1)
+    drawn = picture(axes["similarity"], steps.similarity, "similarity $s$", cmap="cividis", vmax=1)
+    figure.colorbar(drawn, cax=axes["similarity"].inset_axes((0, -0.12, 1, 0.06)), orientation="horizontal")
+    picture(axes["cam"], overlay(evidence.image, steps.cam), "$L_{Fusion}$", COLOURS["fusion_cam"])
+    pairs = [("image", "denoised"), ("image", "region"), ("denoised", "united"), ("region", "united")]
+    pairs += [("united", "first"), ("region", "second"), ("first", "similarity"), ("second", "similarity")]
+    for start, end in [*pairs, ("similarity", "cam")]:
+        _arrow(figure, axes[start], axes[end])
+    return figure
+
+
+def two_choices(
+    found: dict[str, tuple[Evidence, UnionSteps, FusionSteps]], classes: list[str], drops: dict[str, Sequence[float]]
+) -> Figure:
+    """A column for each photo: itself, UnionCAM's map, framed as selected, Fusion-CAM's, and the second less the first.
+
+    Args:
+        found: photo -> its evidence and the steps of both methods.
+        classes: the name of each class.
+        drops: photo -> the drop, in percent, under either map.
+    """
+    figure, axes = plt.subplots(4, len(found), figsize=(2.2 * len(found), 9.8), squeeze=False)
+    bound = max(float((fusion.cam - union.cam).abs().max()) for _, union, fusion in found.values())
+    for column, (photo, (evidence, union, fusion)) in zip(axes.T, found.items(), strict=True):
+        picture(column[0], evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
+        title = f"the {union.selected} map\ndrop {drops[photo][0]:.1f} %"
+        picture(column[1], overlay(evidence.image, union.cam), title, COLOURS[union.selected])
+        title = f"{fusion.second_shares[0]:.2f} of the union\ndrop {drops[photo][1]:.1f} %"
+        picture(column[2], overlay(evidence.image, fusion.cam), title, COLOURS["fusion_cam"])
+        drawn = picture(column[3], fusion.cam - union.cam, cmap="PuOr", vmin=-bound, vmax=bound)
+    for one, label in zip(axes[:, 0], ("", "UnionCAM", "Fusion-CAM", "Fusion-CAM − UnionCAM"), strict=True):
+        one.set_ylabel(label)
+    figure.colorbar(drawn, ax=axes[3], location="bottom", label="difference of saliency", shrink=0.5, aspect=30)
     return figure

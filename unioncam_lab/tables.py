@@ -119,18 +119,17 @@ def _cell(mean: float, low: float, high: float, digits: int) -> str:
 
 
 def by_theta(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    """The `summary` of a sweep, of methods named union_cam:theta=…:percentile_over=…, with `theta` and `reading`."""
-    found = summary(records, quantities)
+    """The `summary` of a sweep, its methods named union_cam:theta=…:percentile_over=…, with `theta` and `reading`."""
+    found = summary(records[records["method"].str.contains("percentile_over=")], quantities)
     options = [dict(option.split("=") for option in method.split(":")[1:]) for method in found["method"]]
-    theta, reading = [float(o["theta"]) for o in options], [o["percentile_over"] for o in options]
-    return found.assign(theta=theta, reading=reading)
+    return found.assign(theta=[float(o["theta"]) for o in options], reading=[o["percentile_over"] for o in options])
 
 
-def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
+def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     """The mean insertion and deletion curve of each method: kind -> method -> class probability (steps + 1,)."""
     groups = records.groupby("method", sort=False)
     return {
-        kind: {method: np.mean(np.stack(list(rows[f"{kind}_curve"])), axis=0) for method, rows in groups}
+        kind: {method: np.mean(np.stack(list(rows[f"{kind}_curve"])), axis=0).tolist() for method, rows in groups}
         for kind in ("insertion", "deletion")
     }
 
