@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from torchvision import models
 
-from unioncam_lab import bench
+from unioncam_lab import bench, experiment, tables
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -80,6 +80,30 @@ def test_the_readmes_costs_are_the_records():
     costs, _ = bench.read(bench.RECORDS / "cost_cpu.json")
     for method, row in bench.table(costs).iterrows():
         assert f"| {method} | {row['then, s']} | {row['times faster']} | {row['memory, MiB']} |" in README
+
+
+def test_the_readmes_findings_are_the_records():
+    records = experiment.load(experiment.RECORDS / "imagenet_500").records
+    shown = records[records["method"].isin([*experiment.PAPER_METHODS, "fusion_cam", "fake_cam"])]
+    found = tables.wide(tables.summary(shown, ["drop", "increase", "insertion", "deletion"]))
+    for method, row in found.iterrows():
+        assert f"| {method} | {' | '.join(row)} |" in README
+    best = {q: tables.values(shown.query("method != 'fake_cam'"), q).mean() for q in tables.measured(shown)}
+    assert best["drop"].idxmin() == "fusion_cam"
+    winners = best["drop"].idxmin(), best["increase"].idxmax(), best["insertion"].idxmax(), best["deletion"].idxmin()
+    assert "union_cam" not in winners
+
+
+def test_every_record_is_a_finished_run_that_says_how_it_was_made():
+    runs = sorted(path.parent for path in experiment.RECORDS.rglob("run.json"))
+    assert len(runs) >= 8
+    for path in runs:
+        run = experiment.load(path)
+        assert run.info["finished"]
+        assert re.fullmatch("[0-9a-f]{40}", run.info["started"][0]["commit"])
+        assert run.info["images"] == "imagenet-samples"
+        assert not run.info["skipped"]
+        assert set(run.records["method"]) == set(run.info["options"]["methods"])
 
 
 def test_the_citation_file_names_both_papers():

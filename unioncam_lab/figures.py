@@ -544,7 +544,7 @@ def masses(shares: DataFrame, title: str) -> Figure:
     figure.legend(handles=keys, loc="outside lower center", ncols=3)
     axes.invert_yaxis()
     axes.set(xlabel="share of the map's mass, %", xlim=(0, 100))
-    axes.set_title(title, loc="left")
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -566,7 +566,7 @@ def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str
     axes.margins(y=0.15)
     axes.invert_yaxis()
     axes.set(xlabel=f"{axis}\n(a dot is one scene, a diamond their mean, the line its 95 % interval)")
-    axes.set_title(title, loc="left")
+    figure.suptitle(title, fontsize=11)
     axes.grid(axis="x", alpha=0.4)
     return figure
 
