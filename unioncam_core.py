@@ -313,8 +313,8 @@ def contribution(evidence: Evidence, cam: Tensor) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class UnionSteps:
-    """Every intermediate of Algorithm 1. Maps are (H, W) in [0, 1]; betas are differences of class scores."""
+class Steps:
+    """What both methods compute on the way. Maps are (H, W) in [0, 1]; betas are differences of class scores."""
 
     denoised: Tensor
     region: Tensor
@@ -322,6 +322,12 @@ class UnionSteps:
     beta_denoising: float
     beta_region: float
     beta_united: float
+
+
+@dataclass(frozen=True, eq=False)
+class UnionSteps(Steps):
+    """Every intermediate of Algorithm 1."""
+
     selected: Literal["united", "region"]
     cam: Tensor  # L_UnionCAM, the selected map
 
@@ -344,15 +350,9 @@ def union_cam(evidence: Evidence, theta: float = 10, weighted: bool = True) -> U
 
 
 @dataclass(frozen=True, eq=False)
-class FusionSteps:
-    """Every intermediate of Fusion-CAM. Maps are (H, W) in [0, 1]; betas as measured, shares of two sum to 1."""
+class FusionSteps(Steps):
+    """Every intermediate of Fusion-CAM. Two shares sum to 1."""
 
-    denoised: Tensor
-    region: Tensor
-    united: Tensor
-    beta_denoising: float
-    beta_region: float
-    beta_united: float
     shares: tuple[float, float]  # of the denoised and the region map in their union
     second_shares: tuple[float, float]  # of the union and the region map in the fusion
     similarity: Tensor
@@ -384,8 +384,8 @@ def fuse(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return similarity, similarity * torch.maximum(first, second) + (1 - similarity) * (first + second) / 2
 
 
-def _shares(*betas: float) -> tuple[float, float]:
-    first, second = (max(beta, 0.0) for beta in betas)
+def _shares(first: float, second: float) -> tuple[float, float]:
+    first, second = max(first, 0.0), max(second, 0.0)
     return (first / (first + second), second / (first + second)) if first + second > 0 else (0.0, 1.0)
 
 

@@ -17,12 +17,15 @@ from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 
 from unioncam_core import (
     Evidence,
+    FusionCAM,
     Protocol,
+    Scorer,
     UnionCAM,
     capture,
     contribution,
     denoise,
     denoised_cam,
+    fusion_cam,
     min_max,
     pixel_weights,
     region_cam,
@@ -30,6 +33,7 @@ from unioncam_core import (
     union_cam,
 )
 
+EXPLAINERS = [UnionCAM, FusionCAM]
 DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")),
@@ -232,11 +236,14 @@ def test_the_call_is_pytorch_grad_cams(tiny, images, targets):
     np.testing.assert_array_equal(ours, np.float32([s.cam.numpy() for s in steps]))
 
 
-def test_several_target_layers_are_averaged(tiny, images):
-    first, second = (UnionCAM(tiny, [layer])(images) for layer in ("relu1", "relu2"))
-    both = UnionCAM(tiny, [tiny.relu1, "relu2"])(images)
+@pytest.mark.parametrize("explainer", EXPLAINERS)
+def test_several_target_layers_are_averaged(tiny, images, explainer):
+    first, second = (explainer(tiny, [layer])(images) for layer in ("relu1", "relu2"))
+    both = explainer(tiny, [tiny.relu1, "relu2"])(images)
     np.testing.assert_allclose(both, min_max(torch.from_numpy(first + second)), atol=1e-6)
-    np.testing.assert_array_equal(UnionCAM(tiny, tiny.relu2)(images), second)
+    np.testing.assert_array_equal(explainer(tiny, tiny.relu2)(images), second)
+    with explainer(model=tiny, target_layers=[tiny.relu2]) as cam:
+        np.testing.assert_array_equal(cam(images), second)
 
 
 # What must hold for any network ---------------------------------------------
@@ -433,7 +440,8 @@ def test_another_scorer_judges_the_masked_images(tiny, images, returns):
             region_cam(replace(evidence, protocol=Protocol(region_weights="softmax")))
 
 
-def test_evidence_can_be_made_by_hand(tiny, images):
+@pytest.mark.parametrize("method", [union_cam, fusion_cam])
+def test_evidence_can_be_made_by_hand(tiny, images, method):
     captured, *_ = explain(tiny, images)
     made = Evidence(
         image=images[0],
@@ -442,9 +450,11 @@ def test_evidence_can_be_made_by_hand(tiny, images):
         gradients=captured.gradients,
         probability=captured.probability,
         black_score=captured.black_score,
-        score=lambda masked: tiny(masked).softmax(1)[:, captured.target],
+        score=Scorer(tiny, captured.target),
     )
-    torch.testing.assert_close(union_cam(made).cam, union_cam(captured).cam)
+    torch.testing.assert_close(method(made).cam, method(captured).cam)
+    alone = replace(made, score=lambda masked: tiny(masked).softmax(1)[:, captured.target])
+    torch.testing.assert_close(union_cam(alone).cam, union_cam(captured).cam)
 
 
 # Degenerate input: defined, and never NaN -----------------------------------
@@ -540,12 +550,16 @@ def state(model):
     }
 
 
+@pytest.mark.parametrize("explainer", EXPLAINERS)
 @pytest.mark.parametrize("layer", ["relu", "conv2", "norm"])
-def test_the_model_is_left_as_it_was(awkward, layer):
+def test_the_model_is_left_as_it_was(awkward, layer, explainer):
     before, images = state(awkward), torch.rand(2, 3, 12, 12)
-    maps = UnionCAM(awkward, [layer])(images)
+    maps = explainer(awkward, [layer])(images)
     assert state(awkward) == before
-    np.testing.assert_array_equal(UnionCAM(awkward.eval(), [layer])(images), maps)
+    with pytest.raises(ValueError, match="theta is 101"):
+        explainer(awkward, [layer], theta=101)(images)
+    assert state(awkward) == before
+    np.testing.assert_array_equal(explainer(awkward.eval(), [layer])(images), maps)
 
 
 @pytest.mark.parametrize(
@@ -664,9 +678,10 @@ def test_a_map_has_the_images_size(tiny, images):
         contribution(evidence, torch.rand(6, 6))
 
 
-def test_a_missing_layer_is_refused_when_the_explainer_is_made(tiny):
+@pytest.mark.parametrize("explainer", EXPLAINERS)
+def test_a_missing_layer_is_refused_when_the_explainer_is_made(tiny, explainer):
     with pytest.raises(ValueError, match="no layer 'nowhere'"):
-        UnionCAM(tiny, ["nowhere"])
+        explainer(tiny, ["nowhere"])
 
 
 def test_the_mean_colour_must_be_known(tiny, images):

@@ -21,7 +21,7 @@ from PIL import Image
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import experiment
 from unioncam_lab.baselines import grad_cam
-from unioncam_lab.experiment import Journal, load, main, run
+from unioncam_lab.experiment import Journal, at_scale, load, main, run
 from unioncam_lab.images import load_photo
 from unioncam_lab.metrics import evaluate
 from unioncam_lab.report import write_report
@@ -288,6 +288,33 @@ def test_labels_are_explained_where_the_protocol_says_so(tmp_path, monkeypatch):
     made = tiny_run("any", methods=["grad_cam"], protocol=Protocol(explained_class="label"))
     assert list(made.records["class"]) == ["bee"]
     assert "has the label fox, which is none of" in made.info["skipped"]["fox.png"]
+
+
+def test_wordnet_ids_number_the_classes_even_of_those_that_were_not_drawn(tmp_path):
+    for i in range(5):
+        (tmp_path / f"n0000000{i}").mkdir()
+        Image.new("RGB", (16, 16), (90, 9, 40 * i)).save(tmp_path / f"n0000000{i}" / f"ILSVRC2012_val_0000000{i}.JPEG")
+    protocol = Protocol(explained_class="label")
+    made = tiny_run(f"ilsvrc2012:{tmp_path}", methods=["grad_cam"], limit=2, protocol=protocol)
+    assert len(made.records) == 2
+    assert [f"n0000000{i}" for i in made.records["target"]] == list(made.records["label"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("papr", ""), "scale is 'papr'; it can be demo, folder or paper"), (("paper", ""), "'paper' needs a folder")],
+)
+def test_a_wrong_scale_is_one_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        at_scale(*arguments)
+
+
+def test_the_papers_scale_is_its_network_and_number_of_images():
+    assert at_scale("paper", "F", "voc2007") == {
+        "images": "voc2007:F", "classifier": "vgg16", "limit": 2000, "seed": 0
+    }  # fmt: skip
+    assert at_scale("demo") == {"images": "demo"}
+    assert at_scale("folder", "F") == {"images": "F"}
 
 
 def test_metrics_can_be_fewer(folder):

@@ -105,6 +105,9 @@ def test_published_numbers_are_diamonds_beside_our_means():
     diamonds = next(line for line in axes.lines if line.get_marker() == "D")
     assert list(diamonds.get_xdata()) == [43.15, 72.3]
     assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] == [20, 30]
+    assert axes.get_title() == "Average drop\nbest: UnionCAM; published: UnionCAM"
+    tied = figures.beside_paper(found.assign(mean=20.0), {"drop": {"union_cam": 43.15, "grad_cam": 72.3}})
+    assert tied.axes[0].get_title() == "Average drop", "nobody is best"
 
 
 def test_a_difference_is_hollow_where_its_interval_holds_0():

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pytorch_grad_cam import GradCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from test_core import Awkward, bilinear, explain, probability, state, to_unit
+from test_core import bilinear, explain, probability, to_unit
 
 from unioncam_core import Evidence, FusionCAM, Protocol, Scorer, fuse, fusion_cam, min_max, region_cam, union_cam
 
@@ -478,20 +478,6 @@ def test_both_methods_share_one_masked_pass(tiny, images):
     assert torch.equal(first.cam, union_cam(evidence).cam), "neither method changes what the other reads"
 
 
-def test_evidence_can_be_made_by_hand(tiny, images):
-    captured, *_ = explain(tiny, images)
-    made = Evidence(
-        image=images[0],
-        target=captured.target,
-        activations=captured.activations,
-        gradients=captured.gradients,
-        probability=captured.probability,
-        black_score=captured.black_score,
-        score=Scorer(tiny, captured.target),
-    )
-    torch.testing.assert_close(fusion_cam(made).cam, fusion_cam(captured).cam)
-
-
 # pytorch-grad-cam's call ----------------------------------------------------
 
 
@@ -513,37 +499,6 @@ def test_the_call_passes_theta_and_another_scorer_on(tiny, images):
     np.testing.assert_array_equal(cam(images), np.float32(expected))
     assert asked
     assert not np.array_equal(cam(images), FusionCAM(tiny, ["relu2"])(images))
-
-
-def test_several_target_layers_are_averaged(tiny, images):
-    first, second = (FusionCAM(tiny, [layer])(images) for layer in ("relu1", "relu2"))
-    both = FusionCAM(tiny, [tiny.relu1, "relu2"])(images)
-    np.testing.assert_allclose(both, min_max(torch.from_numpy(first + second)), atol=1e-6)
-    np.testing.assert_array_equal(FusionCAM(tiny, tiny.relu2)(images), second)
-
-
-def test_the_call_works_in_a_with_statement(tiny, images):
-    with FusionCAM(model=tiny, target_layers=[tiny.relu2]) as cam:
-        np.testing.assert_array_equal(cam(images), FusionCAM(tiny, ["relu2"])(images))
-
-
-@pytest.mark.parametrize("layer", ["relu", "conv2", "norm"])
-def test_the_model_is_left_as_it_was(layer):
-    model, images = Awkward().train(), torch.rand(2, 3, 12, 12)
-    model.norm.eval()
-    model.fc.weight.grad = torch.full_like(model.fc.weight, 7.0)
-    before = state(model)
-    maps = FusionCAM(model, [layer])(images)
-    assert state(model) == before
-    with pytest.raises(ValueError, match="theta is 101"):
-        FusionCAM(model, [layer], theta=101)(images)
-    assert state(model) == before
-    np.testing.assert_array_equal(FusionCAM(model.eval(), [layer])(images), maps)
-
-
-def test_a_missing_layer_is_refused_when_the_explainer_is_made(tiny):
-    with pytest.raises(ValueError, match="no layer 'nowhere'"):
-        FusionCAM(tiny, ["nowhere"])
 
 
 def test_the_class_takes_the_region_weights_too(tiny, images):

@@ -14,7 +14,6 @@ from unioncam_lab.images import (
     demo_photo,
     demo_photos,
     load_photo,
-    photo_paths,
     to_tensor,
 )
 
@@ -131,18 +130,6 @@ def test_an_enormous_picture_is_refused(tmp_path, monkeypatch):
     halves().save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match=r"bomb\.png cannot be used: .*exceeds limit"):
         load_photo(tmp_path / "bomb.png")
-
-
-def test_a_folder_of_photos(tmp_path):
-    for name in ("b.PNG", "a.jpg"):
-        halves().save(tmp_path / name)
-    (tmp_path / "notes.txt").touch()
-    assert [path.name for path in photo_paths(tmp_path)] == ["a.jpg", "b.PNG"]
-    (tmp_path / "inner").mkdir()
-    with pytest.raises(FileNotFoundError, match="inner holds no picture"):
-        photo_paths(tmp_path / "inner")
-    with pytest.raises(NotADirectoryError, match="There is no folder"):
-        photo_paths(tmp_path / "nowhere")
 
 
 def test_demo_photos():

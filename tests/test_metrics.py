@@ -74,11 +74,9 @@ def test_curves_equal_a_loop_step_by_step(tiny, images, evidence, cams, metric, 
         assert result[metric] == pytest.approx(100 * area)
 
 
-def test_a_curve_of_224_pixels_has_28_steps():
-    (evidence,) = [
-        type("", (), {"image": torch.rand(3, 224, 224), "masked": lambda self, m: m[:, None] * self.image})()
-    ]
-    assert len(perturbation(evidence, torch.rand(224, 224), "insertion")) == 29
+def test_a_curve_of_224_pixels_has_28_steps(evidence):
+    large = replace(evidence, image=torch.rand(3, 224, 224))
+    assert len(perturbation(large, torch.rand(224, 224), "insertion")) == 29
 
 
 def test_all_metrics_in_one_stream_equal_each_alone(evidence, cams):

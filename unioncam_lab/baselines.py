@@ -7,7 +7,6 @@
 Any class activation map of pytorch-grad-cam takes part by its class's name, "LayerCAM".
 """
 
-import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from unioncam_core import (
     upsample,
     weighted_cam,
 )
+from unioncam_lab import literal
 from unioncam_lab.images import blur
 
 
@@ -204,11 +204,3 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
         return torch.from_numpy(saliency).to(evidence.image.device)
 
     return explain
-
-
-def literal(text: str):
-    """An option's value: a Python literal, or a word."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

@@ -30,7 +30,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from unioncam_core import Protocol, capture
-from unioncam_lab.baselines import METHODS, Method, find_method, literal
+from unioncam_lab import literal
+from unioncam_lab.baselines import METHODS, Method, find_method
 from unioncam_lab.bench import provenance
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.engine import hidden
@@ -114,11 +115,12 @@ def run(
         "protocol": asdict(protocol),
         "data": hashlib.sha256("".join(f"{p.id} {p.bytes}\n" for p in chosen).encode()).hexdigest(),
     }
+    classes = _classes_of_labels(available, classifier) if protocol.explained_class == "label" else None
     info = {"images": images, "options": options, "available": len(available), "started": []}
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
-            return _run(Path(folder), info, chosen, classifier, found, protocol)
-    return _run(Path(out), info, chosen, classifier, found, protocol)
+            return _run(Path(folder), info, chosen, classifier, found, protocol, classes)
+    return _run(Path(out), info, chosen, classifier, found, protocol, classes)
 
 
 def _run(
@@ -128,6 +130,7 @@ def _run(
     classifier: nn.Module,
     methods: Sequence[Method],
     protocol: Protocol,
+    classes: dict[str, int] | None,
 ) -> Run:
     with _locked(out), _quiet(classifier):
         known = _read_info(out)
@@ -141,12 +144,11 @@ def _run(
         journal = Journal(out / "journal.jsonl")
         done = {entry["image"] for entry in journal.entries()}
         todo = [picture for picture in chosen if picture.id not in done]
-        wnids = sorted({picture.label for picture in chosen if re.fullmatch(r"n\d{8}", picture.label or "")})
         with tqdm(total=len(chosen), initial=len(done), unit="image", disable=hidden()) as bar:
             for picture in todo:
-                journal.append(_explain(picture, classifier, methods, info["options"]["metrics"], protocol, wnids))
+                journal.append(_explain(picture, classifier, methods, info["options"]["metrics"], protocol, classes))
                 bar.update()
-        records, skipped = _collect(journal.entries(), [picture.id for picture in chosen], info)
+        records, skipped = _collect(journal.entries(), [picture.id for picture in chosen])
         info |= {"finished": provenance()["date"], "skipped": skipped}
         parquet = io.BytesIO()
         records.to_parquet(parquet, index=False, compression="zstd")
@@ -169,6 +171,8 @@ def at_scale(scale: str, folder: str = "", paper_set: str = "ilsvrc2012") -> dic
     Raises:
         ValueError: no such scale, or no folder where one is needed.
     """
+    if scale not in ("demo", "folder", "paper"):
+        raise ValueError(f"scale is {scale!r}; it can be demo, folder or paper.")
     if scale != "demo" and not folder:
         raise ValueError(f"scale {scale!r} needs a folder with pictures, in the parameter `folder`.")
     match scale:
@@ -178,7 +182,6 @@ def at_scale(scale: str, folder: str = "", paper_set: str = "ilsvrc2012") -> dic
             return {"images": folder}
         case "paper":
             return {"images": f"{paper_set}:{folder}", "classifier": "vgg16", "limit": 2000, "seed": 0}
-    raise ValueError(f"scale is {scale!r}; it can be demo, folder or paper.")
 
 
 def load(out: str | Path) -> Run:
@@ -193,7 +196,7 @@ def load(out: str | Path) -> Run:
         raise FileNotFoundError(f"The folder {out} holds no run: there is no {out / 'run.json'}.")
     if "finished" in info:
         return Run(pd.read_parquet(out / "records.parquet"), info)
-    records, skipped = _collect(Journal(out / "journal.jsonl", repair=False).entries(), None, info)
+    records, skipped = _collect(Journal(out / "journal.jsonl", repair=False).entries())
     return Run(records, info | {"skipped": skipped})
 
 
@@ -203,16 +206,17 @@ def _explain(
     methods: Sequence[Method],
     metrics: Sequence[Metric],
     protocol: Protocol,
-    wnids: Sequence[str],
+    classes: dict[str, int] | None,
 ) -> dict:
     """A line of the journal: the picture's records, or why it was skipped."""
     try:
         image = picture.read(classifier.input_size, protocol.image_fit)
-        target = _labelled(picture, classifier, wnids) if protocol.explained_class == "label" else None
+        if classes is not None and picture.label not in classes:
+            raise ValueError(f"{picture.id} has the label {picture.label}, which is none of the classifier's classes.")
     except (OSError, ValueError) as error:
         return {"image": picture.id, "skipped": str(error)}
     parameter = next(classifier.parameters())
-    images, targets = image[None].to(parameter), None if target is None else [target]
+    images, targets = image[None].to(parameter), None if classes is None else [classes[picture.label]]
     start = time.perf_counter()
     (evidence,) = capture(classifier, images, target_layer=classifier.target_layer, targets=targets, protocol=protocol)
     captured = time.perf_counter()
@@ -241,13 +245,14 @@ def _betas(result) -> dict:
     return {name: getattr(result, name, None) for name in names}
 
 
-def _labelled(picture: Picture, classifier: nn.Module, wnids: Sequence[str]) -> int:
-    """The index of a picture's label: an ImageNet class, or the place of its WordNet id among all 1,000."""
-    if picture.label in classifier.classes:
-        return classifier.classes.index(picture.label)
-    if picture.label in wnids and len(wnids) == len(classifier.classes):
-        return wnids.index(picture.label)
-    raise ValueError(f"{picture.id} has the label {picture.label}, which is none of the classifier's classes.")
+def _classes_of_labels(available: Sequence[Picture], classifier: nn.Module) -> dict[str, int]:
+    """The index of each label: the classifier's names of its classes, and WordNet ids, if there is one for each class.
+
+    ImageNet's classes are numbered in the order of their ids.
+    """
+    classes = {name: i for i, name in enumerate(classifier.classes)}
+    ids = sorted({picture.label for picture in available if re.fullmatch(r"n\d{8}", picture.label or "")})
+    return classes | {name: i for i, name in enumerate(ids)} if len(ids) == len(classifier.classes) else classes
 
 
 class Journal:
@@ -278,7 +283,7 @@ class Journal:
         self.whole += len(line)
 
 
-def _collect(entries: Iterator[dict], order: Sequence[str] | None, info: dict) -> tuple[pd.DataFrame, dict[str, str]]:
+def _collect(entries: Iterator[dict], order: Sequence[str] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
     """The records in the order of the pictures and methods, and the pictures that were skipped."""
     entries = list(entries)
     if order is not None:
@@ -414,13 +419,12 @@ def _command_table(out: Path):
     made = load(out)
     if made.records.empty:
         raise ValueError(f"The run in {out} has no records yet.")
-    methods = list(made.records["method"].drop_duplicates())
-    print(tables.wide(tables.summary(made.records)).to_markdown())
+    found = tables.summary(made.records)
+    print(tables.wide(found).to_markdown())
+    known = set(zip(found["quantity"], found["method"], strict=True))
     for name in tables.TABLES:
-        for quantity, numbers in tables.published(name).items():
-            if set(numbers) <= set(methods) and quantity in tables.measured(made.records):
-                print(f"\nThe paper's {name}\n{tables.beside_paper(made.records, name).to_string()}")
-                break
+        if known >= {(quantity, method) for quantity, row in tables.published(name).items() for method in row}:
+            print(f"\nThe paper's {name}\n{tables.beside_paper(found, name).to_string()}")
 
 
 def _command_report(out: Path, images: str):

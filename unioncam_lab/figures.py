@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unioncam_core import Evidence, FusionSteps, UnionSteps, denoise, fuse, pixel_weights
 from unioncam_lab.baselines import find_title
-from unioncam_lab.metrics import BETTER, METRICS, auc
+from unioncam_lab.metrics import METRICS, auc
 from unioncam_lab.tables import QUANTITIES, interval
 
 FOLDER = Path(__file__).parent.parent / "figures"
@@ -415,16 +415,17 @@ def scoreboard(records: DataFrame) -> Figure:
     figure, panels = plt.subplots(1, len(measured), figsize=size, sharey=True)
     titles, colours = [find_title(m) for m in methods], [method_colour(m) for m in methods]
     for axes, metric in zip(np.atleast_1d(panels), measured, strict=True):
-        values = records[metric] * (100.0 if metric == "increase" else 1.0)
+        quantity = QUANTITIES[metric]
+        values = quantity.of(records)
         means = values.groupby(records.method).mean()[methods]
         axes.barh(titles, means, color=colours, height=0.65, alpha=0.75)
         if metric != "increase":  # one photo has it or has it not
             places = [methods.index(method) for method in records.method]
             axes.plot(values, places, ".", color="black", markersize=4)
-        winner = means.idxmin() if BETTER[metric] == "lower" else means.idxmax()
-        name = {"drop": "average drop", "increase": "average increase"}.get(metric, metric)
+        winner = means.idxmin() if quantity.better == "lower" else means.idxmax()
+        name = quantity.title.lower()
         axes.set_title(f"best {name}:\n{find_title(winner)}")
-        axes.set(xlabel=f"{name}, %\n({BETTER[metric]} is better)", xlim=(0, None))
+        axes.set(xlabel=f"{name}, %\n({quantity.better} is better)", xlim=(0, None))
     np.atleast_1d(panels)[0].invert_yaxis()
     return figure
 
@@ -448,10 +449,10 @@ def beside_paper(found: DataFrame, published: dict[str, dict[str, float]]) -> Fi
             [numbers[method] for method in methods], range(len(methods)), "D", color="white", mec="black", mew=1.2
         )
         best = min if QUANTITIES[quantity].better == "lower" else max
-        ranked = find_title(best(methods, key=ours["mean"].get)), find_title(best(methods, key=numbers.get))
-        finding = f"best: {ranked[0]}; published: {ranked[1]}"
-        # Variants of one method have long names, and ours may be equal.
-        axes.set_title(QUANTITIES[quantity].title + (f"\n{finding}" if len(finding) < 45 else ""))
+        firsts = [[m for m in methods if of[m] == best(of[m] for m in methods)] for of in (ours["mean"], numbers)]
+        alone = all(len(first) == 1 for first in firsts)
+        finding = "\nbest: {}; published: {}".format(*(find_title(first[0]) for first in firsts)) if alone else ""
+        axes.set_title(QUANTITIES[quantity].title + finding)
         axes.set(xlabel=f"% ({QUANTITIES[quantity].better} is better)")
         axes.grid(axis="x", alpha=0.4)
         axes.margins(y=0.1)
@@ -500,11 +501,11 @@ def sweep(found: DataFrame) -> Figure:
         found: rows with `reading`, `theta`, `quantity`, `mean`, `low` and `high`.
     """
     quantities = list(dict.fromkeys(found["quantity"]))
-    looks = (("-", "o", "denoising"), ("--", "s", "score_cam"), ("-.", "^", "fusion_cam"))
+    looks = {"channel": ("--", "s", "score_cam"), "positive": ("-.", "^", "fusion_cam"), "map": ("-", "o", "denoising")}
     figure, panels = plt.subplots(1, len(quantities), figsize=(4.2 * len(quantities), 3.6), squeeze=False)
     for axes, quantity in zip(panels[0], quantities, strict=True):
-        readings = found[found["quantity"] == quantity].groupby("reading", sort=False)
-        for (reading, rows), (line, marker, name) in zip(readings, looks, strict=False):
+        for reading, rows in found[found["quantity"] == quantity].groupby("reading", sort=False):
+            line, marker, name = looks[reading]
             axes.plot(
                 rows["theta"], rows["mean"], line, marker=marker, color=COLOURS[name], label=reading, markersize=5
             )

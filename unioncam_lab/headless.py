@@ -25,7 +25,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from unioncam_lab.baselines import literal
+from unioncam_lab import literal
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS, FIGURES = ROOT / "notebooks", ROOT / "figures"

@@ -76,17 +76,6 @@ def load_photo(path: str | Path, size: int = 224, fit: Fit = "square") -> Tensor
         raise ValueError(f"The photo {path} cannot be used: {error}") from error
 
 
-def photo_paths(folder: str | Path) -> list[Path]:
-    """The picture files in a folder, sorted by name; each is for `load_photo`."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"There is no folder {folder}.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
-    if not paths:
-        raise FileNotFoundError(f"The folder {folder} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-    return paths
-
-
 @dataclass(frozen=True, eq=False)
 class Photo:
     """A photo that comes with an installed package."""
@@ -265,7 +254,7 @@ def pictures(name: str) -> list[Picture]:
         case "demo":
             return [_demo_picture(photo) for photo in DEMO_PHOTOS]
         case "scenes":
-            return [_scene_picture(kind, seed) for kind in get_args(SceneKind) for seed in range(SCENES)]
+            return [_scene_picture(scene, seed) for scene in get_args(SceneKind) for seed in range(SCENES)]
         case "ilsvrc2012":
             return _ilsvrc2012(_existing(folder))
         case "voc2007":

@@ -1,7 +1,7 @@
 """How faithful a map is to the network: average drop and increase, insertion and deletion.
 
     drop, increase           from the class probability of an image and of what a map leaves of it
-    perturbed                the images of an insertion or deletion curve
+    perturbation             the images of an insertion or deletion curve
     auc                      the area under such a curve
     evaluate                 all of them for several maps of one image, in one stream through the network
 
@@ -24,7 +24,6 @@ from unioncam_lab.images import blur
 Metric = Literal["drop", "increase", "insertion", "deletion"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 CURVES = ("insertion", "deletion")
-BETTER = {"drop": "lower", "increase": "higher", "insertion": "higher", "deletion": "lower"}
 ROWS_A_STEP = 8  # pixels change 8 rows' worth at a time: 224 * 8 in Group-CAM's table, 28 steps
 
 
@@ -88,8 +87,10 @@ def perturbation(
         step: pixels that change at a time; 8 rows' worth by default.
     """
     image = evidence.image
-    black = evidence.masked(torch.zeros_like(image[:1]))[0]
-    shown, hidden = {"insertion": (image, blur(image)), "deletion": (black, image)}[metric]
+    if metric == "insertion":
+        shown, hidden = image, blur(image)
+    else:
+        shown, hidden = evidence.masked(torch.zeros_like(image[:1]))[0], image
     return Perturbation(ranks(cam.to(image.device)), shown, hidden, step or ROWS_A_STEP * image.shape[2])
 
 
@@ -109,36 +110,34 @@ def evaluate(
     check_metrics(metrics)
     size = evidence.image.shape[1:]
     for cam in cams:
-        if cam.shape != size or not cam.isfinite().all():
-            found = (
-                list(cam.shape) if cam.shape != size else f"NaN or infinite at {int((~cam.isfinite()).sum())} pixels"
-            )
-            raise ValueError(f"A map is {found}; it must be finite and of the image's size {list(size)}.")
+        if cam.shape != size:
+            raise ValueError(f"A map is {list(cam.shape)}; it must have the image's size {list(size)}.")
+        if bad := int((~cam.isfinite()).sum()):
+            raise ValueError(f"A map is NaN or infinite at {bad} pixels; it must be finite.")
+    distinct: list[Tensor] = []
+    own = []  # for each map, which of the distinct ones it is
+    for cam in (cam.to(evidence.image.device) for cam in cams):
+        own.append(next((i for i, other in enumerate(distinct) if torch.equal(cam, other)), len(distinct)))
+        distinct += [cam] if own[-1] == len(distinct) else []
+
     images: list[Callable[[], Tensor]] = [lambda: evidence.image]
 
     def ask(image: Callable[[], Tensor]) -> int:
         images.append(image)
         return len(images) - 1
 
-    curves = [metric for metric in CURVES if metric in metrics]
-    first = {metric: perturbation(evidence, cams[0], metric, step) for metric in curves}
-    # A curve's one end is the image itself; the other, the blurred or the black image, is the same for all maps.
-    other_end = {m: ask(partial(p.__getitem__, 0 if m == "insertion" else len(p) - 1)) for m, p in first.items()}
-    plans: list[tuple[Tensor, dict[str, list[int]]]] = []
-    chosen = []
-    for cam in cams:
-        known = next((plan for other, plan in plans if torch.equal(cam.to(other), other)), None)
-        if known is None:
-            known = {}
-            plans.append((cam, known))
-            if {"drop", "increase"} & set(metrics):
-                known["masked"] = [ask(lambda cam=cam: evidence.masked(cam[None])[0])]
-            for metric, perturbed in first.items():
-                perturbed = replace(perturbed, ranks=ranks(cam.to(evidence.image.device)))
-                between = [ask(partial(perturbed.__getitem__, i)) for i in range(1, len(perturbed) - 1)]
-                ends = (other_end[metric], 0) if metric == "insertion" else (0, other_end[metric])
-                known[metric] = [ends[0], *between, ends[1]]
-        chosen.append(known)
+    asked: list[dict[str, list[int]]] = [{} for _ in distinct]  # for each map, which images its metrics ask for
+    if {"drop", "increase"} & set(metrics):
+        for cam, plan in zip(distinct, asked, strict=True):
+            plan["masked"] = [ask(lambda cam=cam: evidence.masked(cam[None])[0])]
+    for metric in (metric for metric in CURVES if metric in metrics):
+        common = perturbation(evidence, distinct[0], metric, step)
+        # One end of a curve is the image itself; the other, blurred or black, is the same for all maps.
+        other = ask(lambda image=common.hidden if metric == "insertion" else common.shown: image)
+        for cam, plan in zip(distinct, asked, strict=True):
+            perturbed = replace(common, ranks=ranks(cam))
+            between = [ask(partial(perturbed.__getitem__, i)) for i in range(1, len(perturbed) - 1)]
+            plan[metric] = [other, *between, 0] if metric == "insertion" else [0, *between, other]
 
     def make(begin: int, end: int) -> Tensor:
         return torch.stack([image() for image in images[begin:end]])
@@ -149,10 +148,10 @@ def evaluate(
     else:
         output = torch.cat([scorer.network(make(i, i + 8)) for i in range(0, len(images), 8)])
     scores = scorer.read(output).tolist()
-    return [
-        _read(scores[0], {name: [scores[i] for i in indices] for name, indices in plan.items()}, metrics)
-        for plan in chosen
+    results = [
+        _read(scores[0], {name: [scores[i] for i in found] for name, found in plan.items()}, metrics) for plan in asked
     ]
+    return [dict(results[i]) for i in own]
 
 
 def _read(probability: float, scores: dict[str, list[float]], metrics: Sequence[Metric]) -> dict:

@@ -20,7 +20,7 @@ from unioncam_lab.images import pictures
 SHOWN_METHODS = 6
 
 
-def write_report(out: str | Path, classifier: str | nn.Module | None = None, count: int = 3, images: str = "") -> Path:
+def write_report(out: str | Path, classifier: nn.Module | None = None, count: int = 3, images: str = "") -> Path:
     """Write report.html into a run's folder, finished or not.
 
     The gallery shows the images whose probability the run's main method (UnionCAM, or else its first) kept best and
@@ -28,7 +28,7 @@ def write_report(out: str | Path, classifier: str | nn.Module | None = None, cou
 
     Args:
         out: the run's folder.
-        classifier: the run's own by default.
+        classifier: as `load_classifier` gives it; the run's own is loaded by default.
         count: images at each end.
         images: the set of pictures; the run's own by default.
 

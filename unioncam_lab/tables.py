@@ -72,8 +72,8 @@ def values(records: pd.DataFrame, quantity: str) -> pd.DataFrame:
     return table.loc[records["image"].drop_duplicates(), records["method"].drop_duplicates()]
 
 
-def interval(sample: np.ndarray, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """The bootstrap interval (percentile, 9,999 resamples) of a mean; NaN for fewer than two values."""
+def interval(sample: np.ndarray) -> tuple[float, float]:
+    """The bootstrap 95 % interval (percentile, 9,999 resamples) of a mean; NaN for fewer than two values."""
     if len(sample) < 2:
         return float("nan"), float("nan")
     found = stats.bootstrap(
@@ -81,9 +81,9 @@ def interval(sample: np.ndarray, confidence: float = 0.95, seed: int = 0) -> tup
         np.mean,
         n_resamples=RESAMPLES,
         batch=max(1, 10**7 // len(sample)),
-        confidence_level=confidence,
+        confidence_level=0.95,
         method="percentile",
-        rng=seed,
+        rng=0,
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
@@ -94,19 +94,13 @@ def summary(records: pd.DataFrame, quantities: Sequence[str] | None = None) -> p
     for quantity in quantities or measured(records):
         for method, column in values(records, quantity).items():
             column = column.dropna()
-            low, high = interval(column.to_numpy())
-            rows.append((method, quantity, column.mean(), low, high, len(column)))
+            rows.append((method, quantity, column.mean(), *interval(column.to_numpy()), len(column)))
     return pd.DataFrame(rows, columns=["method", "quantity", "mean", "low", "high", "n"])
 
 
-def wide(found: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
+def wide(found: pd.DataFrame) -> pd.DataFrame:
     """A `summary` as it is read: a row a method, a column a quantity, "43.2 [41.0, 45.4]"; N in the corner."""
-    cells = found.assign(
-        cell=[
-            _cell(row.mean_, row.low, row.high, digits) for row in found.rename(columns={"mean": "mean_"}).itertuples()
-        ]
-    )
-    table = cells.pivot(index="method", columns="quantity", values="cell")
+    table = found.assign(cell=_cells(found)).pivot(index="method", columns="quantity", values="cell")
     table = table.loc[found["method"].drop_duplicates(), found["quantity"].drop_duplicates()]
     table.index = [find_title(method) for method in table.index]
     table.columns = [QUANTITIES[quantity].heading for quantity in table.columns]
@@ -114,8 +108,9 @@ def wide(found: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
     return table
 
 
-def _cell(mean: float, low: float, high: float, digits: int) -> str:
-    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def _cells(found: pd.DataFrame) -> list[str]:
+    numbers = found[["mean", "low", "high"]].to_numpy()
+    return [f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in numbers]
 
 
 def by_theta(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
@@ -135,7 +130,7 @@ def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
 
 
 def paired(
-    records: pd.DataFrame, quantity: str, method: str = "union_cam", others: Sequence[str] | None = None, seed: int = 0
+    records: pd.DataFrame, quantity: str, method: str = "union_cam", others: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """One method against others on the same images.
 
@@ -152,8 +147,7 @@ def paired(
     rows = []
     for other in others:
         difference = (table[method] - table[other]).dropna().to_numpy()
-        low, high = interval(difference, seed=seed)
-        rows.append((other, difference.mean(), low, high, _permutation(difference, seed), len(difference)))
+        rows.append((other, difference.mean(), *interval(difference), _permutation(difference), len(difference)))
     found = pd.DataFrame(rows, columns=["other", "difference", "low", "high", "p", "n"])
     found.insert(5, "p_holm", holm(found["p"].to_numpy()))
     found["better"] = found["difference"] < 0 if QUANTITIES[quantity].better == "lower" else found["difference"] > 0
@@ -165,7 +159,7 @@ def option_effects(default, readings, captures: Sequence) -> pd.DataFrame:
 
     Args:
         default: a finished run of `union_cam` under the default Protocol.
-        readings: a run with methods such as union_cam:relu=False, and union_cam itself.
+        readings: a run with methods such as union_cam:relu=False.
         captures: runs of `union_cam`, each with another Protocol, on some of the default's images.
 
     Returns:
@@ -181,16 +175,14 @@ def option_effects(default, readings, captures: Sequence) -> pd.DataFrame:
         changed.append((name, run.records, "union_cam"))
     rows = []
     for quantity in ("drop", "increase"):
-        usual_values = values(default.records, quantity)["union_cam"].rename("default")
+        usual_values = values(default.records, quantity)["union_cam"]
         for name, records, method in changed:
-            both = values(records, quantity)[[method]].join(usual_values, how="inner")
-            difference = (both[method] - both["default"]).to_numpy()
-            low, high = interval(difference)
-            rows.append((name, quantity, difference.mean(), low, high, len(difference)))
+            difference = (values(records, quantity)[method] - usual_values).dropna().to_numpy()  # aligned by image
+            rows.append((name, quantity, difference.mean(), *interval(difference), len(difference)))
     return pd.DataFrame(rows, columns=["other", "quantity", "difference", "low", "high", "n"])
 
 
-def _permutation(difference: np.ndarray, seed: int) -> float:
+def _permutation(difference: np.ndarray) -> float:
     if not difference.any():
         return 1.0
     found = stats.permutation_test(
@@ -200,7 +192,7 @@ def _permutation(difference: np.ndarray, seed: int) -> float:
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=max(1, 10**7 // len(difference)),
-        rng=seed,
+        rng=0,
     )
     return float(found.pvalue)
 
@@ -219,25 +211,40 @@ def published(table: str) -> dict[str, dict[str, float]]:
     return json.loads(PUBLISHED.read_text(encoding="utf-8"))[table]["quantities"]
 
 
-def beside_paper(records: pd.DataFrame, table: str, digits: int = 1) -> pd.DataFrame:
-    """One of the paper's tables: for each method and quantity the published number, ours, and ours minus theirs."""
-    found = summary(records, list(published(table))).set_index(["quantity", "method"])
+def beside_paper(found: pd.DataFrame, table: str) -> pd.DataFrame:
+    """One of the paper's tables: for each method and quantity the published number, ours, and ours minus theirs.
+
+    Args:
+        found: a `summary` with the table's methods and quantities.
+        table: "table 1" to "table 4".
+    """
+    found = found.assign(cell=_cells(found)).set_index(["quantity", "method"])
     rows = []
     for quantity, numbers in published(table).items():
         for method, theirs in numbers.items():
             ours = found.loc[(quantity, method)]
-            cell = _cell(ours["mean"], ours["low"], ours["high"], digits)
-            difference = f"{ours['mean'] - theirs:+.{digits}f}"
-            rows.append((QUANTITIES[quantity].heading, find_title(method), theirs, cell, difference))
+            difference = f"{ours['mean'] - theirs:+.1f}"
+            rows.append((QUANTITIES[quantity].heading, find_title(method), theirs, ours["cell"], difference))
     columns = ["quantity", "method", "published", f"ours, N = {int(found['n'].max()):,}", "difference"]
     return pd.DataFrame(rows, columns=columns).set_index(["quantity", "method"])
 
 
-def ranking(records: pd.DataFrame, table: str, method: str = "union_cam") -> pd.DataFrame:
-    """Whether a table's order of methods holds: for each quantity the paper's, ours (best first), and their verdict.
+def against_table(records: pd.DataFrame, table: str, method: str = "union_cam") -> dict[str, pd.DataFrame]:
+    """A method against the others of one of the paper's tables: quantity -> `paired`."""
+    return {q: paired(records, q, method, list(numbers)) for q, numbers in published(table).items()}
 
-    `claim`: whether `method` is best, and by `p_holm` (the largest of its paired tests, 1 where it is not best) beyond
-    chance. `tau`: Kendall's rank correlation of the two orders, 1 where they are the same.
+
+def ranking(records: pd.DataFrame, table: str, pairs: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Whether a table's order of methods holds, and whether UnionCAM is best.
+
+    Args:
+        records: with the table's methods.
+        table: "table 1" to "table 4".
+        pairs: what `against_table` found for it.
+
+    Returns:
+        For each quantity the paper's order and ours; `tau`, Kendall's rank correlation of the two, 1 where they are the
+        same; whether UnionCAM is best in either; and `p_holm`, the largest of its paired tests, 1 where it is not best.
     """
     rows = []
     for quantity, theirs in published(table).items():
@@ -245,16 +252,16 @@ def ranking(records: pd.DataFrame, table: str, method: str = "union_cam") -> pd.
         ascending = QUANTITIES[quantity].better == "lower"
         order = means.sort_values(ascending=ascending, kind="stable").index
         paper = pd.Series(theirs).sort_values(ascending=ascending, kind="stable").index
-        tests = paired(records, quantity, method, list(theirs))
+        best = order[0] == "union_cam"
         rows.append(
             {
                 "quantity": QUANTITIES[quantity].heading,
                 "paper, best first": " > ".join(map(find_title, paper)),
                 "ours, best first": " > ".join(map(find_title, order)),
                 "tau": round(float(stats.kendalltau(list(theirs.values()), means.to_numpy()).statistic), 2),
-                f"{find_title(method)} best in paper": paper[0] == method,
-                "and in ours": order[0] == method,
-                "p_holm": float(tests["p_holm"].max()) if order[0] == method else 1.0,
+                "UnionCAM best in paper": paper[0] == "union_cam",
+                "and in ours": best,
+                "p_holm": float(pairs[quantity]["p_holm"].max()) if best else 1.0,
             }
         )
     return pd.DataFrame(rows).set_index("quantity")
