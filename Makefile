@@ -4,7 +4,7 @@ NB ?=
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help demo test bench lab notebooks clean
+.PHONY: help demo test bench shapes lab notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -24,6 +24,9 @@ bench: .venv/ready ## measure what an explanation costs, beside two libraries (m
 
 lab: .venv/ready ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
+
+shapes: .venv/ready ## train the classifier of drawn shapes again, in minutes
+	$(BIN)/python -m unioncam_lab.train_shapes $(ARGS)
 
 notebooks: .venv/ready ## run the committed notebooks again and store their outputs
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/$(NB)*.ipynb

@@ -23,8 +23,9 @@ from unioncam_lab import experiment
 from unioncam_lab.baselines import grad_cam
 from unioncam_lab.experiment import Journal, at_scale, load, main, run
 from unioncam_lab.images import load_photo
-from unioncam_lab.metrics import evaluate
+from unioncam_lab.metrics import adcc, evaluate, localize
 from unioncam_lab.report import write_report
+from unioncam_lab.shapes import draw_scene
 
 TINY_METHODS = ["grad_cam", "score_cam", "union_cam", "union_cam:theta=60", "group_cam:groups=3"]
 
@@ -335,8 +336,8 @@ def test_nothing_is_left_behind(folder, classifier):
     ("options", "message"),
     [
         (["--methods", "gradcam"], "There is no method 'gradcam'; there are grad_cam, "),
-        (["--metrics", "iou"], "There is no metric 'iou'; there are drop, "),
-        (["--images", "nowhere"], "There is no folder nowhere; images are demo, scenes or a folder."),
+        (["--metrics", "nss"], "There is no metric 'nss'; there are drop, "),
+        (["--images", "nowhere"], "There is no folder nowhere; images are demo, scenes, shapes, mosaics or a folder."),
         (["--limit", "0"], "limit is 0; it is a number of pictures, 1 or more."),
         (["--classifier", "resnet5"], "There is no convolutional classifier 'resnet5'"),
         (["--methods", "grad_cam,grad_cam"], "methods are grad_cam, grad_cam; one or more are needed, each once."),
@@ -388,3 +389,55 @@ def test_a_run_can_be_looked_at_before_it_is_finished(folder, tmp_path, whole):
 def test_where_there_is_no_run_one_sentence(tmp_path, capsys):
     assert main(["table", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+# Metrics beyond faithfulness --------------------------------------------------
+
+
+class ShapesStub(TinyClassifier):
+    """It answers what it likes, but in the names of shapes."""
+
+    classes = ("disc", "star", "ring", "cross", "heart")
+
+
+def test_only_scenes_that_the_network_names_are_localized(tmp_path):
+    tiny = ShapesStub()
+    made = run("shapes", tiny, ["grad_cam", "union_cam"], ["energy", "pointing"], limit=30, out=tmp_path)
+    kept, skipped = made.records["image"].nunique(), made.info["skipped"]
+    assert 0 < kept < 30
+    assert kept + len(skipped) == 30
+    assert all("which is not in it" in reason for reason in skipped.values())
+    for name, rows in made.records.groupby("image"):
+        kind, _, seed = name.rpartition(" ")
+        scene = draw_scene(kind, int(seed), 12)
+        (evidence,) = capture(tiny, scene.image[None], target_layer=tiny.relu2)
+        (row,) = rows[rows["method"] == "grad_cam"].itertuples()
+        expected = localize(grad_cam(evidence), scene.truth(tiny.classes[evidence.target]))
+        assert (row.energy, row.pointing) == pytest.approx((expected["energy"], expected["pointing"]), abs=1e-3)
+    assert "iou" not in made.records
+    assert load(tmp_path).info["skipped"] == skipped
+
+
+def test_localization_needs_known_truth(folder, tmp_path):
+    with pytest.raises(ValueError, match="'energy' needs scenes, shapes or mosaics, of which the truth is known, not"):
+        tiny_run(folder, tmp_path / "run", metrics=["drop", "energy"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_adcc_stability_and_sanity_are_recorded(folder, tmp_path):
+    methods = ["grad_cam", "union_cam", "fake_cam"]
+    made = tiny_run(folder, tmp_path, methods=methods, metrics=["adcc", "stability", "sanity"], limit=3)
+    for row in made.records.itertuples():
+        expected = adcc(row.drop / 100, row.coherency / 100, row.complexity / 100)
+        assert row.adcc == pytest.approx(100 * expected)
+        assert row.stability == pytest.approx((row.stability_shift + row.stability_flip + row.stability_noise) / 3)
+        assert row.sanity == pytest.approx(row.sanity_curve.mean(), abs=1e-4)
+    fake = made.records[made.records["method"] == "fake_cam"]
+    assert (fake["sanity"] == 100).all()  # it never looked at the network
+    assert (fake["adcc"] < 5).all()
+    real = made.records[made.records["method"] == "grad_cam"]
+    assert (real["sanity"] < 90).all()
+    assert "insertion" not in made.records
+    same(load(tmp_path).records, made.records)
+    again = tiny_run(folder, methods=methods, metrics=["adcc", "stability", "sanity"], limit=3)
+    same(again.records, made.records)

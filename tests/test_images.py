@@ -242,6 +242,73 @@ def test_composed_scenes_are_a_set_of_pictures():
     assert torch.equal(found[201].read(64, "square"), images.compose_scene("two classes", 1, 64).image)
 
 
+def test_scenes_and_mosaics_know_where_their_objects_are():
+    for name, count in (("scenes", 300), ("shapes", 300), ("mosaics", 200)):
+        found = images.pictures(name)
+        assert len({picture.id for picture in found}) == count
+        scene = found[150].scene(96)
+        assert torch.equal(scene.image, found[150].read(96, "square"))
+        assert all(torch.equal(scene.truth(o.label) & o.mask, o.mask) for o in scene.objects)
+        assert not scene.truth("nothing").any()
+    assert images.pictures("demo")[0].scene is None
+    both = images.compose_scene("two of a class", 0, 64)
+    assert torch.equal(both.truth(both.objects[0].label), both.objects[0].mask | both.objects[1].mask)
+
+
+def test_a_composed_scene_knows_what_it_covers():
+    scene = images.compose_scene("one", 5, 96, labels=("koala",), background="sky")
+    assert torch.equal(scene.ground, images.compose_scene("one", 5, 96, labels=("zebra",), background="sky").ground)
+    differs = (scene.image != scene.ground).any(0)
+    assert differs[scene.truth("koala")].float().mean() > 0.95
+    assert differs.float().mean() < 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mosaic_is_four_photos_each_in_its_cell(seed):
+    photos = images.pictures("demo")
+    mosaic, again = (images.compose_mosaic(photos, seed, 64) for _ in range(2))
+    assert torch.equal(mosaic.image, again.image)
+    named = {photo.label or photo.id: photo for photo in photos}
+    assert len({thing.label for thing in mosaic.objects}) == 4
+    assert torch.equal(sum(thing.mask.int() for thing in mosaic.objects), torch.ones(64, 64, dtype=torch.int32))
+    for thing, (y, x) in zip(mosaic.objects, ((0, 0), (0, 32), (32, 0), (32, 32)), strict=True):
+        assert torch.equal(mosaic.image[:, y : y + 32, x : x + 32], named[thing.label].read(32, "square"))
+        assert thing.mask[y, x]
+        assert thing.mask[y + 31, x + 31]
+        assert thing.mask.sum() == 32 * 32
+
+
+def test_a_mosaic_of_too_little_is_one_sentence():
+    photos = images.pictures("demo")
+    with pytest.raises(ValueError, match="A mosaic needs 4 classes and an even size; there are 3 classes, size 64"):
+        images.compose_mosaic(photos[:3], 0, 64)
+    with pytest.raises(ValueError, match="there are 7 classes, size 65"):
+        images.compose_mosaic(photos, 0, 65)
+
+
+def test_labels_are_read_from_names_and_folders(tmp_path):
+    for name in ("n01440764_great_white_shark.jpg", "mine.jpg", "zebra/1.jpg", "zebra/n02391049_zebra.jpg"):
+        jpeg(tmp_path / name)
+    found = {picture.id: picture.label for picture in images.pictures(str(tmp_path))}
+    assert found == {
+        "mine.jpg": None,
+        "n01440764_great_white_shark.jpg": "great white shark",
+        "zebra/1.jpg": "zebra",
+        "zebra/n02391049_zebra.jpg": "zebra",
+    }
+    for name in ("a", "b", "c"):
+        jpeg(tmp_path / name / "1.jpg")
+    (mosaic, *_) = images.pictures(f"mosaics:{tmp_path}")
+    assert {thing.label for thing in mosaic.scene(32).objects} < {
+        "a",
+        "b",
+        "c",
+        "zebra",
+        "great white shark",
+        "mine.jpg",
+    }
+
+
 def test_a_folder_is_read_with_what_lies_below(tmp_path):
     jpeg(tmp_path / "b.jpg")
     jpeg(tmp_path / "more" / "a.png")
@@ -278,7 +345,7 @@ def test_a_vocdevkit_is_read_as_it_is(tmp_path, below):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere", "no folder nowhere; images are demo, scenes or a folder"),
+        ("nowhere", "no folder nowhere; images are demo, scenes, shapes, mosaics or a folder"),
         ("voc2007:", "no folder given"),
         ("EMPTY", "holds no picture"),
         ("ilsvrc2012:EMPTY", "holds no ILSVRC2012_val_"),

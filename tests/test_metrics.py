@@ -8,12 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pytorch_grad_cam.metrics import arcc
 from torchcam.methods import GradCAM
 from torchcam.metrics import ClassificationMetric
+from torchmetrics.classification import BinaryJaccardIndex
 
 from unioncam_core import Protocol, capture
 from unioncam_lab import metrics
-from unioncam_lab.baselines import fake_cam, grad_cam
+from unioncam_lab.baselines import fake_cam, find_method, grad_cam
 from unioncam_lab.images import blur, demo_photo
 from unioncam_lab.metrics import METRICS, auc, drop, evaluate, increase, perturbation, ranks
 
@@ -167,9 +169,160 @@ def test_a_wrong_map_is_one_sentence(evidence, cam, message):
 
 
 def test_a_wrong_metric_is_one_sentence(evidence):
-    with pytest.raises(ValueError, match="no metric 'iou'; there are drop, increase, insertion, deletion"):
-        metrics.check_metrics(["drop", "iou"])
+    with pytest.raises(ValueError, match="no metric 'nss'; there are drop, increase, insertion, deletion"):
+        metrics.check_metrics(["drop", "nss"])
     with pytest.raises(ValueError, match="No metric is given"):
         evaluate(evidence, [torch.rand(12, 12)], [])
     with pytest.raises(IndexError, match="no image 99"):
         perturbation(evidence, torch.rand(12, 12), "insertion")[99]
+
+
+# Where the object is known ----------------------------------------------------
+
+CAM = torch.tensor([[0.0, 0.2, 0.4], [0.6, 1.0, 0.2], [0.0, 0.4, 0.2]], dtype=torch.float64)
+MASK = torch.tensor([[0, 0, 1], [0, 1, 1], [0, 0, 0]], dtype=torch.bool)
+
+
+def test_localization_by_hand():
+    found = metrics.localize(CAM, MASK)
+    assert found["pointing"] == 100
+    assert found["energy"] == pytest.approx(100 * (0.4 + 1.0 + 0.2) / 3.0)
+    assert found["iou"] == pytest.approx(100 * 1 / 4)  # marked: 0.6 and 1.0
+    # Down to 1.0: 1 of 3; 0.6: 1 of 4; 0.4: 2 of 5; 0.2: 3 of 7.
+    assert found["best_iou"] == pytest.approx(100 * 3 / 7)
+    assert metrics.iou(CAM, MASK, 0.4) == pytest.approx(2 / 5)
+
+
+def test_pointing_shares_out_what_is_equally_salient():
+    assert metrics.pointing_game(
+        torch.tensor([[1.0, 1.0], [1.0, 0.0]]), torch.tensor([[1, 0], [1, 0]]).bool()
+    ) == pytest.approx(2 / 3)
+    assert metrics.pointing_game(CAM, ~MASK) == 0
+
+
+def test_an_empty_map_finds_nothing():
+    found = metrics.localize(torch.zeros(3, 3), MASK)
+    assert (found["pointing"], found["energy"], found["iou"]) == (0, 0, 0)
+    assert found["best_iou"] == pytest.approx(100 * 3 / 9)  # the threshold 0 marks everything
+    with pytest.raises(ValueError, match=r"The mask is \[3, 3\] with 0 pixels"):
+        metrics.localize(CAM, torch.zeros_like(MASK))
+    with pytest.raises(ValueError, match=r"the map is \[3, 3\]"):
+        metrics.localize(CAM, torch.ones(2, 3).bool())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_iou_equals_torchmetrics_at_every_threshold(seed):
+    generator = torch.Generator().manual_seed(seed)
+    cam, mask = torch.rand(9, 7, generator=generator), torch.rand(9, 7, generator=generator) > 0.6
+    thresholds = [0.0, *sorted(cam.flatten().tolist())[:-1]]
+    theirs = [float(BinaryJaccardIndex(threshold)(cam, mask.int())) for threshold in thresholds]
+    assert metrics.best_iou(cam, mask) == pytest.approx(max(theirs), abs=1e-6)
+    for threshold in (0.25, 0.5, 0.75):
+        assert metrics.iou(cam, mask, threshold) == pytest.approx(
+            float(BinaryJaccardIndex(threshold)(cam, mask.int())), abs=1e-6
+        )
+
+
+def test_pointing_and_energy_equal_quantus():
+    """Quantus brings a second OpenCV, so the project does not install it: pip install --no-deps quantus."""
+    quantus = pytest.importorskip("quantus", reason="quantus is not installed")
+    generator = torch.Generator().manual_seed(1)
+    cams, masks = torch.rand(6, 1, 9, 7, generator=generator), torch.rand(6, 1, 9, 7, generator=generator) > 0.6
+    data = {"x_batch": np.zeros((6, 3, 9, 7)), "y_batch": np.zeros(6, int), "model": torch.nn.Identity()}
+    data |= {"a_batch": cams.numpy(), "s_batch": masks.numpy()}
+    plain = {"abs": False, "normalise": False, "disable_warnings": True}
+    ours = [metrics.localize(cam[0], mask[0]) for cam, mask in zip(cams, masks, strict=True)]
+    assert quantus.PointingGame(**plain)(**data) == [row["pointing"] == 100 for row in ours]
+    theirs = quantus.RelevanceMassAccuracy(**plain)(**data)
+    assert [row["energy"] / 100 for row in ours] == pytest.approx(theirs)
+
+
+@settings(deadline=None)
+@given(arrays.arrays(np.float64, (4, 5), elements=st.floats(0, 1)), arrays.arrays(bool, (4, 5)).filter(np.any))
+def test_localization_is_bounded_and_perfect_for_the_mask_itself(cam, mask):
+    mask = torch.from_numpy(mask)
+    for value in metrics.localize(torch.from_numpy(cam), mask).values():
+        assert 0 <= value <= 100 + 1e-9
+    assert set(metrics.localize(mask.double(), mask).values()) == {100}
+    found = metrics.localize(torch.from_numpy(cam), mask)
+    assert found["best_iou"] >= found["iou"] - 1e-9
+
+
+# Coherency, complexity, sanity, stability -------------------------------------
+
+
+def test_complexity_and_coherency_equal_pytorch_grad_cam(cams):
+    stack = torch.stack(cams).numpy()
+    np.testing.assert_allclose([metrics.complexity(cam) for cam in cams], arcc.Complexity()(stack))
+    theirs = (arcc.batch_pearson_coherency(stack, stack[::-1]) + 1) / 2
+    ours = [metrics.coherency(cam, other) for cam, other in zip(cams, cams[::-1], strict=True)]
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert metrics.coherency(cams[0], torch.ones(12, 12)) == 0.5
+
+
+def test_adcc_by_hand():
+    assert metrics.adcc(0.5, 0.5, 0.5) == pytest.approx(0.5)
+    assert metrics.adcc(0.2, 1.0, 0.6) == pytest.approx(3 / (1 / 0.8 + 1 + 1 / 0.4))
+    assert metrics.adcc(1.0, 1.0, 0.0) == metrics.adcc(0.0, 0.0, 0.0) == metrics.adcc(0, 1, 1) == 0
+
+
+@given(st.tuples(*[st.floats(0, 1)] * 3))
+def test_adcc_lies_between_the_worst_part_and_thrice_it(parts):
+    worst = min(1 - parts[0], parts[1], 1 - parts[2])
+    assert worst - 1e-9 <= metrics.adcc(*parts) <= 3 * worst + 1e-9
+
+
+def test_similarity_is_of_ranks(cams):
+    assert metrics.similarity(cams[0], cams[0] ** 3) == pytest.approx(1)
+    assert metrics.similarity(cams[0], 1 - cams[0]) == pytest.approx(-1)
+    assert metrics.similarity(cams[0], torch.zeros(12, 12)) == 0
+    assert metrics.similarity(torch.zeros(12, 12), torch.zeros(12, 12)) == 1
+    small = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 3.0], [2.0, 4.0]])
+    assert metrics.similarity(*small) == pytest.approx(1 - 6 * (0 + 1 + 1 + 0) / (4 * (16 - 1)))
+
+
+def test_a_network_forgets_from_the_top(tiny):
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    copies = metrics.randomized(tiny, 3)
+    assert [share for share, _ in copies] == pytest.approx([1 / 3, 2 / 3, 1])
+    for (_, copy), changed in zip(copies, (["fc"], ["fc", "conv2"], ["fc", "conv2", "conv1"]), strict=True):
+        for name, value in copy.state_dict().items():
+            assert torch.equal(value, before[name]) == (name.partition(".")[0] not in changed)
+            assert torch.equal(value.flatten().sort().values, before[name].flatten().sort().values)
+    assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
+
+
+@pytest.mark.parametrize("name", metrics.VARIATIONS)
+def test_a_map_that_follows_the_image_is_stable(name):
+    variation, image = metrics.VARIATIONS[name], demo_photo("chelsea", 96).image
+    changed = variation.change(image)
+    assert changed.shape == image.shape
+    assert not torch.equal(changed, image)
+    one, other = variation.compare(image[0], changed[0])
+    assert one.shape == other.shape
+    assert metrics.similarity(one, other) > (0.8 if name == "noise" else 1 - 1e-9)
+    assert 0 <= changed.min() <= changed.max() <= 1
+
+
+def test_retest_asks_every_method_again(tiny, images):
+    tiny.target_layer = tiny.relu2
+    images = torch.nn.functional.interpolate(images, (12, 12))
+    (evidence,) = capture(tiny, images[:1], target_layer=tiny.relu2, targets=[2])
+    methods = [find_method(name) for name in ("grad_cam", "union_cam", "fake_cam")]
+    maps = [getattr(found, "cam", found) for found in (method.explain(evidence) for method in methods)]
+    networks = [(network, methods) for _, network in metrics.randomized(tiny, 3)]
+    rows = metrics.retest(evidence, tiny, methods, maps, networks=networks)
+    masked = evidence.masked(maps[0][None])
+    (again,) = capture(tiny, masked, target_layer=tiny.relu2, targets=[2])
+    assert rows[0]["coherency"] == pytest.approx(100 * metrics.coherency(maps[0], grad_cam(again)))
+    (flipped,) = capture(tiny, images[:1].flip(3), target_layer=tiny.relu2, targets=[2])
+    assert rows[0]["stability_flip"] == pytest.approx(100 * metrics.similarity(maps[0], grad_cam(flipped).flip(1)))
+    (forgotten,) = capture(networks[0][0], images[:1], target_layer="relu2", targets=[2])
+    assert rows[0]["sanity_curve"][0] == pytest.approx(100 * metrics.similarity(maps[0], grad_cam(forgotten)))
+    assert rows[2]["sanity_curve"] == [100] * 3
+    assert rows[2]["stability_noise"] == 100
+    assert rows[1]["sanity"] == pytest.approx(np.mean(rows[1]["sanity_curve"]))
+    assert set(metrics.retest(evidence, tiny, methods, maps, ["stability"])[0]) == {
+        "stability", "stability_shift", "stability_flip", "stability_noise",
+    }  # fmt: skip
+    assert not any(network._forward_hooks for network, _ in networks)

@@ -207,8 +207,8 @@ def test_a_table_is_exported_as_markdown_and_latex():
 
 def test_wrong_names_are_one_sentence():
     records = some_records(2).drop(columns="insertion")
-    with pytest.raises(ValueError, match="no quantity 'iou'; there are drop"):
-        values(records, "iou")
+    with pytest.raises(ValueError, match="no quantity 'nss'; there are drop"):
+        values(records, "nss")
     with pytest.raises(
         ValueError, match="records hold no overall; they give drop, increase, drop minus increase, deletion"
     ):

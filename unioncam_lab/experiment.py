@@ -36,7 +36,19 @@ from unioncam_lab.bench import provenance
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.engine import hidden
 from unioncam_lab.images import Picture, pictures, sample
-from unioncam_lab.metrics import CURVES, METRICS, Metric, check_metrics, evaluate
+from unioncam_lab.metrics import (
+    CURVES,
+    LOCALIZATION,
+    METRICS,
+    RETEST,
+    Metric,
+    adcc,
+    check_metrics,
+    evaluate,
+    localize,
+    randomized,
+    retest,
+)
 
 RECORDS = Path(__file__).parent.parent / "data" / "records"
 # What the paper's tables compare.
@@ -71,13 +83,14 @@ def run(
     """Explain pictures by several methods and score the maps. The same call goes on where another one was stopped.
 
     An image takes one capture and one pass over its channels, however many the methods are. A picture that cannot be
-    read is skipped, and `info["skipped"]` says why.
+    read is skipped, and `info["skipped"]` says why. So is, for the metrics of LOCALIZATION, a scene whose first answer
+    is no class of an object in it: else the truth is all objects of the explained class.
 
     Args:
-        images: `demo`, `scenes`, a folder, `ilsvrc2012:FOLDER` or `voc2007:FOLDER`; see `images.pictures`.
+        images: a set of pictures by its name; see `images.pictures`.
         classifier: a name for `load_classifier`, or a classifier as it returns.
         methods: names for `baselines.find_method`.
-        metrics: of METRICS.
+        metrics: of METRICS, of LOCALIZATION for scenes, shapes and mosaics, and of RETEST, which take longer.
         limit, seed: how many pictures are drawn at random, and by which seed; all of them if None.
         out: folder of the run, made if need be; a temporary one if None.
         protocol: what the paper leaves open.
@@ -87,6 +100,7 @@ def run(
         The run. A record has `image` (its id), `label`, `target` and `class` (explained), `probability`, `method`,
         `beta_denoising`, `beta_region`, `beta_united` (of UnionCAM and Fusion-CAM) and `selected` (of UnionCAM);
         `masked_probability`, `drop`, `increase`, `insertion`, `deletion` and the two curves, see `metrics.evaluate`;
+        what `metrics.localize` and `metrics.retest` return, and `adcc`;
         and `seconds`: what the method alone would have taken, with the capture and the masked pass that it shares,
         without its metrics.
 
@@ -102,6 +116,10 @@ def run(
         [find_method(method, nn.Identity()) for method in methods]  # before the weights are loaded
     available = pictures(images)
     chosen = sample(available, limit, seed)
+    if (asked := set(metrics) & set(LOCALIZATION)) and any(picture.scene is None for picture in chosen):
+        raise ValueError(
+            f"{sorted(asked)[0]!r} needs scenes, shapes or mosaics, of which the truth is known, not {images}."
+        )
     if isinstance(classifier, str):
         classifier = load_classifier(classifier, device, protocol)
     found = [find_method(method, classifier) for method in methods]
@@ -132,6 +150,7 @@ def _run(
     protocol: Protocol,
     classes: dict[str, int] | None,
 ) -> Run:
+    names, metrics = info["options"]["methods"], info["options"]["metrics"]
     with _locked(out), _quiet(classifier):
         known = _read_info(out)
         if known is not None:
@@ -144,9 +163,11 @@ def _run(
         journal = Journal(out / "journal.jsonl")
         done = {entry["image"] for entry in journal.entries()}
         todo = [picture for picture in chosen if picture.id not in done]
+        forgotten = [network for _, network in randomized(classifier)] if todo and "sanity" in metrics else []
+        networks = [(network, [find_method(name, network) for name in names]) for network in forgotten]
         with tqdm(total=len(chosen), initial=len(done), unit="image", disable=hidden()) as bar:
             for picture in todo:
-                journal.append(_explain(picture, classifier, methods, info["options"]["metrics"], protocol, classes))
+                journal.append(_explain(picture, classifier, methods, metrics, protocol, classes, networks))
                 bar.update()
         records, skipped = _collect(journal.entries(), [picture.id for picture in chosen])
         info |= {"finished": provenance()["date"], "skipped": skipped}
@@ -207,6 +228,7 @@ def _explain(
     metrics: Sequence[Metric],
     protocol: Protocol,
     classes: dict[str, int] | None,
+    networks: Sequence[tuple[nn.Module, Sequence[Method]]] = (),
 ) -> dict:
     """A line of the journal: the picture's records, or why it was skipped."""
     try:
@@ -220,6 +242,11 @@ def _explain(
     start = time.perf_counter()
     (evidence,) = capture(classifier, images, target_layer=classifier.target_layer, targets=targets, protocol=protocol)
     captured = time.perf_counter()
+    name, truth = classifier.classes[evidence.target], None
+    if set(metrics) & set(LOCALIZATION):
+        truth = picture.scene(classifier.input_size).truth(name)
+        if not truth.any():
+            return {"image": picture.id, "skipped": f"the network names it {name}, which is not in it"}
     if any(method.masking for method in methods):
         evidence.region_output  # noqa: B018 the pass over the channels that they share
     shared = {False: captured - start, True: time.perf_counter() - start}
@@ -234,10 +261,19 @@ def _explain(
         "image": picture.id,
         "label": picture.label,
         "target": evidence.target,
-        "class": classifier.classes[evidence.target],
+        "class": name,
     }
-    results = evaluate(evidence, cams, metrics)
-    return {"image": picture.id, "rows": [described | row | r for row, r in zip(rows, results, strict=True)]}
+    faithful = [metric for metric in METRICS if metric in metrics or (metric == "drop" and "adcc" in metrics)]
+    again = [metric for metric in RETEST if metric in metrics]
+    results = evaluate(evidence, cams, faithful) if faithful else [{"probability": evidence.probability} for _ in cams]
+    retested = retest(evidence, classifier, methods, cams, again, networks)
+    for i, cam in enumerate(cams):
+        rows[i] = described | rows[i] | results[i] | retested[i]
+        if truth is not None:
+            rows[i] |= {metric: value for metric, value in localize(cam, truth).items() if metric in metrics}
+        if "adcc" in metrics:
+            rows[i]["adcc"] = 100 * adcc(*(rows[i][part] / 100 for part in ("drop", "coherency", "complexity")))
+    return {"image": picture.id, "rows": rows}
 
 
 def _betas(result) -> dict:
@@ -291,7 +327,7 @@ def _collect(entries: Iterator[dict], order: Sequence[str] | None = None) -> tup
         entries.sort(key=lambda entry: place[entry["image"]])
     rows = [row for entry in entries for row in entry.get("rows", [])]
     records = pd.DataFrame(rows)
-    for name in (f"{metric}_curve" for metric in CURVES):
+    for name in (f"{metric}_curve" for metric in (*CURVES, "sanity")):
         if name in records:
             records[name] = [np.array(curve, dtype=np.float32) for curve in records[name]]
     for name in ("beta_denoising", "beta_region", "beta_united"):
@@ -374,7 +410,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m unioncam_lab.experiment", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("run", help="begin a run, or go on with it")
-    command.add_argument("--images", default="demo", help="demo, scenes, FOLDER, ilsvrc2012:FOLDER or voc2007:FOLDER")
+    command.add_argument(
+        "--images", default="demo", help="demo, scenes, shapes, mosaics, FOLDER, ilsvrc2012:FOLDER, ..."
+    )
     command.add_argument("--classifier", default="efficientnet_lite0", help="as in load_classifier")
     command.add_argument(
         "--methods", default=",".join(PAPER_METHODS), help="with commas; options as in union_cam:theta=50"

@@ -1,6 +1,7 @@
 """What the classifier sees: photos of installed packages, a folder of one's own, and composed scenes with masks."""
 
 import csv
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -117,7 +118,7 @@ def demo_photos(size: int = 224, fit: Fit = "square") -> list[Photo]:
 
 @dataclass(frozen=True, eq=False)
 class SceneObject:
-    label: str  # its ImageNet class
+    label: str  # its class
     mask: Tensor  # (size, size) bool: the pixels that are the object's
 
 
@@ -128,6 +129,12 @@ class Scene:
     image: Tensor  # (3, size, size), RGB in [0, 1]
     objects: tuple[SceneObject, ...]
     background: str
+    ground: Tensor | None = None  # (3, size, size): the same picture without its objects; a mosaic has none
+
+    def truth(self, label: str) -> Tensor:
+        """The pixels (size, size) bool of all objects of a class; none if it is not in the scene."""
+        masks = [thing.mask for thing in self.objects if thing.label == label]
+        return torch.stack(masks).any(0) if masks else torch.zeros_like(self.objects[0].mask)
 
 
 SceneKind = Literal["one", "two of a class", "two classes"]
@@ -174,7 +181,8 @@ def compose_scene(
     if unknown or len(labels) != count or (kind == "two classes") != (len(set(labels)) == 2):
         raise ValueError(f"labels are {labels}; {kind!r} needs such classes of {', '.join(cutouts())}.")
 
-    pixels = _background(background, random, size)
+    pixels = draw_background(background, random, size)
+    ground = pixels.copy()
     objects = []
     for i, label in enumerate(labels):
         column = size // count
@@ -190,20 +198,25 @@ def compose_scene(
         window = pixels[y : y + cutout.height, x : x + cutout.width]
         window += rgba[..., 3:] * (rgba[..., :3] - window)
         objects.append(SceneObject(label, torch.from_numpy(opacity >= 0.5)))
-    image = torch.from_numpy(pixels).permute(2, 0, 1).clamp(0, 1)
-    return Scene(image.contiguous(), tuple(objects), background)
+    image, ground = (torch.from_numpy(each).permute(2, 0, 1).clamp(0, 1).contiguous() for each in (pixels, ground))
+    return Scene(image, tuple(objects), background, ground)
 
 
-def _background(name: str, random: np.random.Generator, size: int) -> np.ndarray:
-    """(size, size, 3) float32 in [0, 1]."""
+def draw_background(name: str, random: np.random.Generator, size: int) -> np.ndarray:
+    """One of the BACKGROUNDS, (size, size, 3) float32; values above 1 are for its user to cut."""
     if name == "sky":
         return _sky(random, size)
     if name not in TEXTURES:
         raise ValueError(f"background is {name!r}; it can be {', '.join(BACKGROUNDS)}.")
-    texture = getattr(skimage.data, name)()
+    texture = _texture(name)
     x, y = random.integers(0, texture.shape[0] - 320, 2)
     grey = Image.fromarray(texture[y : y + 320, x : x + 320]).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(grey, dtype=np.float32)[..., None] / 255 * np.float32(TEXTURES[name])
+
+
+@cache
+def _texture(name: str) -> np.ndarray:
+    return getattr(skimage.data, name)()
 
 
 def _sky(random: np.random.Generator, size: int) -> np.ndarray:
@@ -228,21 +241,52 @@ class Picture:
         read: (size, fit) -> (3, size, size), RGB in [0, 1].
         label: its class where the set says so: an ImageNet class, or its WordNet id, or None.
         bytes: of its file, 0 where it has none.
+        scene: size -> the scene that it is, where it is known where its objects are, or None.
     """
 
     id: str
     read: Callable[[int, Fit], Tensor]
     label: str | None = None
     bytes: int = 0
+    scene: Callable[[int], Scene] | None = None
 
 
-SCENES = 100  # of each kind, in the set "scenes"
+def compose_mosaic(photos: Sequence[Picture], seed: int, size: int = 224) -> Scene:
+    """Four photos of different classes, two by two: the truth of a class is its cell (Böhle et al. 2021).
+
+    Args:
+        photos: to draw from; one without a label goes by its id, and is a cell that no class is asked about.
+        seed: the same seed draws the same photos in the same order.
+        size: side of the mosaic in pixels, an even number.
+    """
+    by_label: dict[str, list[Picture]] = {}
+    for photo in photos:
+        by_label.setdefault(photo.label or photo.id, []).append(photo)
+    if len(by_label) < 4 or size % 2:
+        raise ValueError(f"A mosaic needs 4 classes and an even size; there are {len(by_label)} classes, size {size}.")
+    random, half = np.random.default_rng([3, seed]), size // 2
+    labels = random.choice(sorted(by_label), 4, replace=False).tolist()
+    image, objects = torch.zeros(3, size, size), []
+    for label, (y, x) in zip(labels, ((0, 0), (0, half), (half, 0), (half, half)), strict=True):
+        photo = by_label[label][random.integers(len(by_label[label]))]
+        cell = torch.zeros(size, size, dtype=torch.bool)
+        cell[y : y + half, x : x + half] = True
+        image[:, y : y + half, x : x + half] = photo.read(half, "square")
+        objects.append(SceneObject(label, cell))
+    return Scene(image, tuple(objects), "mosaic")
+
+
+SCENES = 100  # of each kind, in the sets "scenes" and "shapes"
+MOSAICS = 200
 
 
 def pictures(name: str) -> list[Picture]:
     """A set of pictures by its name.
 
-    `demo`: the DEMO_PHOTOS. `scenes`: 100 composed scenes of each kind. A folder: every picture in it and below.
+    `demo`: the DEMO_PHOTOS. A folder: every picture in it and below; labels are read from a file's name, as in
+    n01440764_tench.jpg, or else it is that of the folder within this one.
+    With known truth, `scenes`: 100 composed scenes of each kind. `shapes`: as many of unioncam_lab.shapes.
+    `mosaics`, or `mosaics:FOLDER`: 200 mosaics of four of the DEMO_PHOTOS, or of a folder's pictures.
     `ilsvrc2012:FOLDER`: ILSVRC2012's validation set as it is distributed, ILSVRC2012_val_*.JPEG all in one folder or
     in one for each class. `voc2007:FOLDER`: the test set of VOC2007, of a VOCdevkit folder or what lies in it.
 
@@ -254,7 +298,13 @@ def pictures(name: str) -> list[Picture]:
         case "demo":
             return [_demo_picture(photo) for photo in DEMO_PHOTOS]
         case "scenes":
-            return [_scene_picture(scene, seed) for scene in get_args(SceneKind) for seed in range(SCENES)]
+            return _scenes(compose_scene)
+        case "shapes":
+            from unioncam_lab.shapes import draw_scene  # which needs the above
+
+            return _scenes(draw_scene)
+        case "mosaics":
+            return _mosaics(pictures(folder or "demo"))
         case "ilsvrc2012":
             return _ilsvrc2012(_existing(folder))
         case "voc2007":
@@ -263,7 +313,14 @@ def pictures(name: str) -> list[Picture]:
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
     if not files:
         raise FileNotFoundError(f"The folder {root} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-    return [_file_picture(path, root) for path in files]
+    return [_file_picture(path, root, _label_of(path, root)) for path in files]
+
+
+def _label_of(path: Path, root: Path) -> str | None:
+    named = re.fullmatch(r"n\d{8}_(.+)", path.stem)
+    if named:
+        return named[1].replace("_", " ")
+    return path.relative_to(root).parts[0] if path.parent != root else None
 
 
 def sample(available: Sequence[Picture], limit: int | None, seed: int) -> list[Picture]:
@@ -281,7 +338,9 @@ def sample(available: Sequence[Picture], limit: int | None, seed: int) -> list[P
 
 def _existing(folder: str) -> Path:
     if not folder or not Path(folder).is_dir():
-        raise NotADirectoryError(f"There is no folder {folder or 'given'}; images are demo, scenes or a folder.")
+        raise NotADirectoryError(
+            f"There is no folder {folder or 'given'}; images are demo, scenes, shapes, mosaics or a folder."
+        )
     return Path(folder)
 
 
@@ -289,8 +348,17 @@ def _demo_picture(name: str) -> Picture:
     return Picture(name, lambda size, fit: demo_photo(name, size, fit).image, DEMO_PHOTOS[name][1])
 
 
-def _scene_picture(kind: SceneKind, seed: int) -> Picture:
-    return Picture(f"{kind} {seed}", lambda size, fit: compose_scene(kind, seed, size).image)
+def _scenes(compose: Callable[[SceneKind, int, int], Scene]) -> list[Picture]:
+    kinds = [(kind, seed) for kind in get_args(SceneKind) for seed in range(SCENES)]
+    return [_scene_picture(f"{kind} {seed}", partial(compose, kind, seed)) for kind, seed in kinds]
+
+
+def _mosaics(photos: Sequence[Picture]) -> list[Picture]:
+    return [_scene_picture(f"mosaic {seed}", partial(compose_mosaic, photos, seed)) for seed in range(MOSAICS)]
+
+
+def _scene_picture(name: str, scene: Callable[[int], Scene]) -> Picture:
+    return Picture(name, lambda size, fit: scene(size).image, scene=scene)
 
 
 def _file_picture(path: Path, root: Path, label: str | None = None) -> Picture:

@@ -1,28 +1,39 @@
-"""How faithful a map is to the network: average drop and increase, insertion and deletion.
+"""How good a map is: faithful to the network, at the right place, bound to what was learned, and steady.
 
-    drop, increase           from the class probability of an image and of what a map leaves of it
-    perturbation             the images of an insertion or deletion curve
-    auc                      the area under such a curve
-    evaluate                 all of them for several maps of one image, in one stream through the network
+    drop, increase              from the class probability of an image and of what a map leaves of it
+    perturbation, auc           the images of an insertion or deletion curve, and the area under it
+    evaluate                    all of these for several maps of one image, in one stream through the network
+    pointing_game, energy, iou  where it is known where the object is: `localize` computes all
+    adcc                        drop, coherency and complexity in one number
+    randomized, VARIATIONS      other networks and other images, for which the map should change, or should not
+    retest                      adcc, sanity and stability, for which every method explains again
 
-None of them knows where the object is: they ask the network alone, and can be fooled (baselines.fake_cam).
-Probabilities are softmax probabilities whatever the Protocol's class_score is.
+Faithfulness asks the network alone, and can be fooled (baselines.fake_cam). Its probabilities are softmax probabilities
+whatever the Protocol's class_score is. Maps are (H, W).
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
 
-from unioncam_core import Evidence
+from unioncam_core import Evidence, capture
 from unioncam_lab.images import blur
 
-Metric = Literal["drop", "increase", "insertion", "deletion"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+Faithfulness = Literal["drop", "increase", "insertion", "deletion"]
+Localization = Literal["pointing", "energy", "iou", "best_iou"]
+Retest = Literal["adcc", "stability", "sanity"]
+Metric = Literal[Faithfulness, Localization, Retest]
+METRICS: tuple[Metric, ...] = get_args(Faithfulness)  # what a run measures if it is not told
+LOCALIZATION: tuple[Metric, ...] = get_args(Localization)
+RETEST: tuple[Metric, ...] = get_args(Retest)
 CURVES = ("insertion", "deletion")
 ROWS_A_STEP = 8  # pixels change 8 rows' worth at a time: 224 * 8 in Group-CAM's table, 28 steps
 
@@ -96,7 +107,7 @@ def perturbation(
 
 @torch.no_grad()
 def evaluate(
-    evidence: Evidence, cams: Sequence[Tensor], metrics: Sequence[Metric] = METRICS, step: int | None = None
+    evidence: Evidence, cams: Sequence[Tensor], metrics: Sequence[Faithfulness] = METRICS, step: int | None = None
 ) -> list[dict]:
     """Each map (H, W) of an image by each metric, all in one stream through the network.
 
@@ -107,7 +118,7 @@ def evaluate(
         percent, `increase` true or false, `insertion` and `deletion` (area under the curve in percent), and
         `insertion_curve`, `deletion_curve` (a probability for each step).
     """
-    check_metrics(metrics)
+    check_metrics(metrics, METRICS)
     size = evidence.image.shape[1:]
     for cam in cams:
         if cam.shape != size:
@@ -166,9 +177,194 @@ def _read(probability: float, scores: dict[str, list[float]], metrics: Sequence[
     return result
 
 
-def check_metrics(metrics: Sequence[str]):
+def check_metrics(metrics: Sequence[str], known: Sequence[str] = (*METRICS, *LOCALIZATION, *RETEST)):
     """One sentence about a metric that there is not, or about none."""
-    if unknown := [metric for metric in metrics if metric not in METRICS]:
-        raise ValueError(f"There is no metric {unknown[0]!r}; there are {', '.join(METRICS)}.")
+    if unknown := [metric for metric in metrics if metric not in known]:
+        raise ValueError(f"There is no metric {unknown[0]!r}; there are {', '.join(known)}.")
     if not metrics:
-        raise ValueError(f"No metric is given; there are {', '.join(METRICS)}.")
+        raise ValueError(f"No metric is given; there are {', '.join(known)}.")
+
+
+def pointing_game(cam: Tensor, mask: Tensor) -> float:
+    """Whether the most salient pixel lies on the object: 1 or 0 (Zhang et al. 2018, without its 15 pixels' tolerance).
+
+    Of several equally salient ones, as at the edge of an upsampled map, the share that lies there. 0 for an empty map.
+    """
+    return float(mask[cam == cam.max()].double().mean()) if cam.max() > 0 else 0.0
+
+
+def energy(cam: Tensor, mask: Tensor) -> float:
+    """The share of the map's mass that lies on the object (Score-CAM's energy-based pointing game).
+
+    With a cell of a mosaic as the object it is the grid pointing game (Böhle et al. 2021): 1/4 is chance. 0 for an
+    empty map.
+    """
+    cam = cam.double()
+    return float(cam[mask].sum() / cam.sum()) if cam.sum() > 0 else 0.0
+
+
+def iou(cam: Tensor, mask: Tensor, threshold: float = 0.5) -> float:
+    """Intersection over union of the object and the pixels whose saliency reaches the threshold, in [0, 1]."""
+    marked = cam >= threshold
+    union = int((marked | mask).sum())
+    return int((marked & mask).sum()) / union if union else 0.0
+
+
+def best_iou(cam: Tensor, mask: Tensor) -> float:
+    """The largest `iou` that any threshold gives."""
+    values, order = cam.flatten().sort(descending=True)
+    hits = mask.flatten()[order].double().cumsum(0)
+    count = torch.arange(1, len(values) + 1, device=cam.device)
+    last = torch.cat([values[1:] < values[:-1], torch.ones_like(mask.flatten()[:1])])  # of several equal ones
+    return float((hits / (count + hits[-1] - hits))[last].max())
+
+
+def localize(cam: Tensor, mask: Tensor) -> dict[str, float]:
+    """A map by each of LOCALIZATION, in percent, for the object whose pixels are `mask` (H, W) bool."""
+    if cam.shape != mask.shape or not mask.any():
+        raise ValueError(f"The mask is {list(mask.shape)} with {int(mask.sum())} pixels; the map is {list(cam.shape)}.")
+    functions = {"pointing": pointing_game, "energy": energy, "iou": iou, "best_iou": best_iou}
+    return {name: 100 * function(cam, mask) for name, function in functions.items()}
+
+
+def complexity(cam: Tensor) -> float:
+    """The mean of a map in [0, 1]: the less of the image it shows, the simpler it is (Poppi et al. 2021)."""
+    return float(cam.double().abs().mean())
+
+
+def coherency(cam: Tensor, again: Tensor) -> float:
+    """How far a map is the map of what it leaves of the image: (1 + Pearson correlation) / 2 (Poppi et al. 2021).
+
+    `again` explains the same class for the image masked by `cam`. A constant map correlates with nothing: 1/2.
+    """
+    first, second = ((each - each.mean()).flatten() for each in (cam.double(), again.double()))
+    return 0.5 + 0.5 * float(torch.cosine_similarity(first, second, dim=0, eps=1e-12))
+
+
+def adcc(drop: float, coherency: float, complexity: float) -> float:
+    """The harmonic mean of 1 - drop, coherency and 1 - complexity, all in [0, 1] (Poppi et al. 2021, Eq. 5)."""
+    parts = (1 - drop, coherency, 1 - complexity)
+    return 3 / sum(1 / part for part in parts) if min(parts) > 0 else 0.0
+
+
+def similarity(cam: Tensor, other: Tensor) -> float:
+    """Spearman's rank correlation of two maps over the pixels (as in Adebayo et al. 2018); 1 for equal ones.
+
+    0 where one is constant, and the other is not the same.
+    """
+    if torch.equal(cam, other):
+        return 1.0
+    if cam.min() == cam.max() or other.min() == other.max():
+        return 0.0
+    return float(stats.spearmanr(cam.flatten().cpu().numpy(), other.flatten().cpu().numpy()).statistic)
+
+
+def randomized(classifier: nn.Module, stages: int = 5, seed: int = 0) -> list[tuple[float, nn.Module]]:
+    """Copies of a classifier that have forgotten more and more, from the top (Adebayo et al. 2018, cascading).
+
+    A layer forgets by having the values of each of its parameters shuffled: their distribution stays.
+
+    Returns:
+        `stages` pairs of the share of layers that are shuffled, from the last one alone to 1 for all, and the copy.
+    """
+    layers = [
+        name for name, module in classifier.named_modules() if next(module.parameters(recurse=False), None) is not None
+    ]
+    counts = sorted({round(count) for count in np.linspace(1, len(layers), stages).tolist()})
+    generator = torch.Generator().manual_seed(seed)
+    copies, current = [], deepcopy(classifier)
+    for begin, end in zip([0, *counts], counts, strict=False):
+        for name in layers[::-1][begin:end]:
+            for parameter in current.get_submodule(name).parameters(recurse=False):
+                order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
+                parameter.data = parameter.detach().flatten()[order].view_as(parameter)
+        copies.append((end / len(layers), current))
+        current = deepcopy(current)
+    return copies
+
+
+@dataclass(frozen=True)
+class Variation:
+    """A change of an image by which its map should change alike.
+
+    Attributes:
+        change: image (3, H, W) -> image.
+        compare: its map and the map of the changed image -> the two, pixel on pixel.
+    """
+
+    change: Callable[[Tensor], Tensor]
+    compare: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def _shifted(image: Tensor) -> Tensor:
+    by = max(1, image.shape[1] // 16)
+    return F.pad(image[None], (by, 0, by, 0), mode="replicate")[0, :, : image.shape[1], : image.shape[2]]
+
+
+def _overlap(cam: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+    by = max(1, cam.shape[0] // 16)
+    return cam[:-by, :-by], moved[by:, by:]
+
+
+def _noisy(image: Tensor) -> Tensor:
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).to(image)
+    return (image + 0.05 * noise).clamp(0, 1)
+
+
+VARIATIONS = {
+    "shift": Variation(_shifted, _overlap),  # by a sixteenth of the side, down and to the right
+    "flip": Variation(lambda image: image.flip(2), lambda cam, flipped: (cam, flipped.flip(1))),
+    "noise": Variation(_noisy, lambda cam, other: (cam, other)),  # Gaussian, deviation 0.05
+}
+
+
+def retest(
+    evidence: Evidence,
+    classifier: nn.Module,
+    methods: Sequence,
+    cams: Sequence[Tensor],
+    metrics: Sequence[Retest] = RETEST,
+    networks: Sequence[tuple[nn.Module, Sequence]] = (),
+) -> list[dict]:
+    """Each method's map by the metrics for which it has to explain the class again.
+
+    Args:
+        evidence: of the image and class.
+        classifier: that is explained, with its `target_layer`.
+        methods: with `explain`: Evidence -> map, or an object that has it as `cam`; see baselines.find_method.
+        cams: the map (H, W) of each method.
+        metrics: of RETEST.
+        networks: for `sanity`, what `randomized` returns and the methods for it.
+
+    Returns:
+        For each method a dictionary, in percent, as far as asked for: `complexity` and `coherency` (`adcc` follows with
+        the drop); `stability_shift`, `stability_flip`, `stability_noise` and their mean `stability`, the similarity of
+        the map to that of the changed image; and `sanity_curve`, the similarity to the map of each of the networks,
+        with its mean `sanity`: what remains of the map when the network forgets.
+    """
+
+    def explain(network: nn.Module, image: Tensor, methods: Sequence) -> list[Tensor]:
+        options = {"target_layer": network.target_layer, "targets": [evidence.target], "protocol": evidence.protocol}
+        (again,) = capture(network, image[None], **options)
+        results = [method.explain(again) for method in methods]
+        return [getattr(result, "cam", result).to(image.device) for result in results]
+
+    cams = [cam.to(evidence.image.device) for cam in cams]
+    found: list[dict] = [{} for _ in methods]
+    if "adcc" in metrics:
+        for method, cam, row in zip(methods, cams, found, strict=True):
+            (again,) = explain(classifier, evidence.masked(cam[None])[0], [method])
+            row |= {"complexity": 100 * complexity(cam), "coherency": 100 * coherency(cam, again)}
+    if "stability" in metrics:
+        for name, variation in VARIATIONS.items():
+            others = explain(classifier, variation.change(evidence.image), methods)
+            for cam, other, row in zip(cams, others, found, strict=True):
+                row[f"stability_{name}"] = 100 * similarity(*variation.compare(cam, other))
+        for row in found:
+            row["stability"] = float(np.mean([row[f"stability_{name}"] for name in VARIATIONS]))
+    if "sanity" in metrics:
+        curves = [explain(network, evidence.image, theirs) for network, theirs in networks]
+        for cam, row, others in zip(cams, found, zip(*curves, strict=True), strict=True):
+            row["sanity_curve"] = [100 * similarity(cam, other) for other in others]
+            row["sanity"] = float(np.mean(row["sanity_curve"]))
+    return found

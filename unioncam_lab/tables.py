@@ -43,6 +43,10 @@ class Quantity:
         return f"{self.title}, % {'↓' if self.better == 'lower' else '↑'}"
 
 
+def _column(name: str, title: str, better: str) -> dict[str, Quantity]:
+    return {name: Quantity(title, better, lambda records: records[name])}
+
+
 QUANTITIES = {
     "drop": Quantity("Average drop", "lower", lambda records: records["drop"]),
     "increase": Quantity("Average increase", "higher", lambda records: 100.0 * records["increase"]),
@@ -50,6 +54,18 @@ QUANTITIES = {
     "insertion": Quantity("Insertion", "higher", lambda records: records["insertion"]),
     "deletion": Quantity("Deletion", "lower", lambda records: records["deletion"]),
     "overall": Quantity("Insertion − deletion", "higher", lambda records: records["insertion"] - records["deletion"]),
+    **_column("pointing", "Pointing game", "higher"),
+    **_column("energy", "Mass on the object", "higher"),
+    **_column("iou", "IoU at 0.5", "higher"),
+    **_column("best_iou", "Best IoU", "higher"),
+    **_column("complexity", "Complexity", "lower"),
+    **_column("coherency", "Coherency", "higher"),
+    **_column("adcc", "ADCC", "higher"),
+    **_column("stability_shift", "Stability, shift", "higher"),
+    **_column("stability_flip", "Stability, flip", "higher"),
+    **_column("stability_noise", "Stability, noise", "higher"),
+    **_column("stability", "Stability", "higher"),
+    **_column("sanity", "Left when randomized", "lower"),
 }
 
 
