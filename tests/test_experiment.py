@@ -441,3 +441,17 @@ def test_adcc_stability_and_sanity_are_recorded(folder, tmp_path):
     same(load(tmp_path).records, made.records)
     again = tiny_run(folder, methods=methods, metrics=["adcc", "stability", "sanity"], limit=3)
     same(again.records, made.records)
+
+
+def test_half_precision_is_another_run(folder, tmp_path):
+    def go(**options):
+        return tiny_run(folder, tmp_path, methods=["score_cam"], metrics=["drop"], limit=2, **options)
+
+    half = go(precision="bf16")
+    assert half.info["options"]["precision"] == "bf16"
+    with pytest.raises(ValueError, match="holds a run whose precision is bf16, not None"):
+        go()
+    same(go(precision="bf16").records, half.records)
+    whole = tiny_run(folder, methods=["score_cam"], metrics=["drop"], limit=2)
+    assert "precision" not in whole.info["options"]
+    np.testing.assert_allclose(half.records["drop"], whole.records["drop"], atol=5)

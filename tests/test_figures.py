@@ -136,3 +136,39 @@ def test_a_methods_options_do_not_change_its_colour():
     assert figures.method_colour("LayerCAM") == figures.COLOURS["neutral"]
     methods = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam", "fusion_cam", "fake_cam")
     assert len({figures.COLOURS[method] for method in methods}) == len(methods)
+
+
+def test_means_name_the_best_of_each_quantity():
+    found = rows([("grad_cam", 30.0, 25.0, 35.0), ("union_cam", 20.0, 15.0, 25.0)])
+    figure = figures.means(pd.concat([found, found.assign(quantity="energy")]), "title")
+    assert titles(figure) == ["Average drop\nbest: UnionCAM", "Mass on the object\nbest: Grad-CAM"]
+    lines = [line for line in figure.axes[1].lines if line.get_marker() != "o"]
+    assert [list(line.get_xdata()) for line in lines] == [[25, 35], [15, 25]]
+
+
+def test_forgetting_begins_with_the_whole_map():
+    figure = figures.forgetting({"a network": ([50, 100], {"union_cam": [40, 10], "fake_cam": [100, 100]})})
+    first, second = figure.axes[0].lines[:2]
+    assert list(first.get_xdata()) == [0, 50, 100]
+    assert list(first.get_ydata()) == [100, 40, 10]
+    assert list(second.get_ydata()) == [100, 100, 100]
+
+
+def test_a_scorecard_is_dark_where_good_and_bold_where_best():
+    columns = ["group", "label", "method", "mean", "better", "unit", "among the best"]
+    card = pd.DataFrame(
+        [
+            ("faithful", "drop", "grad_cam", 30.0, "lower", "%", False),
+            ("faithful", "drop", "union_cam", 20.0, "lower", "%", True),
+            ("cheap", "seconds", "grad_cam", 0.1, "lower", "s", True),
+            ("cheap", "seconds", "union_cam", 2.5, "lower", "s", False),
+        ],
+        columns=columns,
+    )
+    (axes,) = figures.scorecard(card, "title").axes
+    texts = {text.get_text(): text.get_weight() for text in axes.texts}
+    assert {"30.0": "normal", "20.0": "bold", "0.1 s": "bold", "2.5 s": "normal"}.items() <= texts.items()
+    assert {"drop ↓", "seconds ↓", "faithful", "cheap"} <= set(texts)
+    green = [sum(patch.get_facecolor()[:3]) for patch in axes.patches]
+    assert green[0] > green[1]
+    assert green[2] < green[3]

@@ -217,3 +217,18 @@ def test_wrong_names_are_one_sentence():
         paired(records, "drop", "fusion_cam")
     with pytest.raises(ValueError, match="no 'table 9'"):
         tables.published("table 9")
+
+
+def test_a_scorecard_marks_what_nothing_beats_clearly():
+    records = some_records().assign(seconds=1.0)
+    records.loc[records["method"] == "grad_cam", "seconds"] = 0.5
+    # Score-CAM's insertion equals UnionCAM's but for noise that cancels out.
+    union = records.loc[records["method"] == "union_cam", "insertion"].to_numpy()
+    records.loc[records["method"] == "score_cam", "insertion"] = union - np.where(np.arange(len(union)) % 2, 1.0, -0.99)
+    parts = [("a", "drop", records, "drop"), ("a", "in", records, "insertion"), ("b", "s", records, "seconds")]
+    card = tables.scorecard(parts, METHODS).set_index(["label", "method"])
+    best = card[card["among the best"]].index.tolist()
+    assert best == [("drop", "union_cam"), ("in", "score_cam"), ("in", "union_cam"), ("s", "grad_cam")]
+    assert card.loc[("s", "grad_cam"), ["mean", "unit"]].tolist() == [0.5, "s"]
+    assert card.loc[("drop", "group_cam"), "mean"] == pytest.approx(values(records, "drop")["group_cam"].mean())
+    assert card.loc[("in", "union_cam"), "better"] == "higher"

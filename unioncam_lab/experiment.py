@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ from unioncam_lab import literal
 from unioncam_lab.baselines import METHODS, Method, find_method
 from unioncam_lab.bench import provenance
 from unioncam_lab.classifiers import load_classifier
-from unioncam_lab.engine import hidden
+from unioncam_lab.engine import Precision, accelerate, hidden
 from unioncam_lab.images import Picture, pictures, sample
 from unioncam_lab.metrics import (
     CURVES,
@@ -79,6 +80,7 @@ def run(
     out: str | Path | None = None,
     protocol: Protocol = Protocol(),
     device: str | None = None,
+    precision: Precision = "fp32",
 ) -> Run:
     """Explain pictures by several methods and score the maps. The same call goes on where another one was stopped.
 
@@ -95,6 +97,7 @@ def run(
         out: folder of the run, made if need be; a temporary one if None.
         protocol: what the paper leaves open.
         device: as in `load_classifier`.
+        precision: of the passes without gradient, as in `engine.accelerate`; half precision is kept in the options.
 
     Returns:
         The run. A record has `image` (its id), `label`, `target` and `class` (explained), `probability`, `method`,
@@ -122,6 +125,8 @@ def run(
         )
     if isinstance(classifier, str):
         classifier = load_classifier(classifier, device, protocol)
+    if precision != "fp32":
+        accelerate(classifier, precision=precision)
     found = [find_method(method, classifier) for method in methods]
     options = {
         "classifier": classifier.name,
@@ -133,6 +138,8 @@ def run(
         "protocol": asdict(protocol),
         "data": hashlib.sha256("".join(f"{p.id} {p.bytes}\n" for p in chosen).encode()).hexdigest(),
     }
+    if precision != "fp32":
+        options["precision"] = precision
     classes = _classes_of_labels(available, classifier) if protocol.explained_class == "label" else None
     info = {"images": images, "options": options, "available": len(available), "started": []}
     if out is None:
@@ -343,11 +350,11 @@ def _read_info(out: Path) -> dict | None:
 
 def _check_same(known: dict, wanted: dict, out: Path):
     flat = [{**options, **options["protocol"]} for options in (known, wanted)]
-    for name in flat[1]:
-        if name != "protocol" and flat[0].get(name) != flat[1][name]:
+    for name in flat[0] | flat[1]:
+        before, now = flat[0].get(name), flat[1].get(name)
+        if name != "protocol" and before != now:
             raise ValueError(
-                f"{out} holds a run whose {name} is {flat[0].get(name)}, not {flat[1][name]}: take another folder, or "
-                "the same options."
+                f"{out} holds a run whose {name} is {before}, not {now}: take another folder, or the same options."
             )
 
 
@@ -424,6 +431,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--protocol", nargs="*", default=[], metavar="OPTION=VALUE", help="as in unioncam_core.Protocol"
     )
     command.add_argument("--device", help="cpu or cuda; the GPU if there is one")
+    command.add_argument("--precision", default="fp32", choices=get_args(Precision), help="of passes without gradient")
     command.add_argument("--out", type=Path, required=True, help="folder of the run")
     for name, help_text in (("table", "print the tables of a run"), ("report", "write a run as a web page")):
         command = commands.add_parser(name, help=help_text)

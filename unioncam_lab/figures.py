@@ -494,6 +494,87 @@ def differences(found: dict[str, DataFrame], title: str) -> Figure:
     return figure
 
 
+def means(found: DataFrame, title: str) -> Figure:
+    """Means with their 95 % intervals, a panel for each quantity; the best of each is named above.
+
+    Args:
+        found: as `tables.summary` gives it.
+        title: of the figure.
+    """
+    quantities, methods = (list(dict.fromkeys(found[name])) for name in ("quantity", "method"))
+    size = 3.1 * len(quantities), 1.3 + 0.36 * len(methods)
+    figure, panels = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
+    for axes, quantity in zip(panels[0], quantities, strict=True):
+        rows = found[found["quantity"] == quantity].set_index("method").loc[methods]
+        for place, (method, row) in enumerate(rows.iterrows()):
+            axes.plot([row["low"], row["high"]], [place, place], color=method_colour(method), linewidth=3, alpha=0.5)
+            axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8)
+        lower = QUANTITIES[quantity].better == "lower"
+        best = rows["mean"].idxmin() if lower else rows["mean"].idxmax()
+        axes.set_title(f"{QUANTITIES[quantity].title}\nbest: {find_title(best)}")
+        axes.set(xlabel=f"% ({QUANTITIES[quantity].better} is better)")
+        axes.grid(axis="x", alpha=0.4)
+        axes.margins(y=0.1)
+    panels[0, 0].set_yticks(range(len(methods)), [find_title(method) for method in methods])
+    panels[0, 0].invert_yaxis()
+    figure.suptitle(title)
+    return figure
+
+
+def forgetting(curves: dict[str, tuple[Sequence[float], dict[str, Sequence[float]]]]) -> Figure:
+    """How much of a map is left when the network's layers are randomized from the top, a panel for each network.
+
+    Args:
+        curves: network -> (share of its layers in percent, method -> similarity in percent).
+    """
+    figure, panels = plt.subplots(1, len(curves), figsize=(5.2 * len(curves), 4), sharey=True, squeeze=False)
+    for axes, (network, (shares, methods)) in zip(panels[0], curves.items(), strict=True):
+        for method, left in methods.items():
+            axes.plot([0, *shares], [100, *left], "o-", color=method_colour(method), label=find_title(method))
+        axes.axhline(0, color=COLOURS["neutral"], linewidth=0.8)
+        axes.set(title=network, xlabel="layers randomized, from the top, %")
+    panels[0, 0].set_ylabel("rank correlation with the map\nof the trained network, %")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center")
+    return figure
+
+
+def scorecard(card: DataFrame, title: str) -> Figure:
+    """Methods x what is asked of a map, in groups: means, dark where good; bold where no other is clearly better.
+
+    Args:
+        card: as `tables.scorecard` gives it.
+        title: of the figure.
+    """
+    columns = list(dict.fromkeys(zip(card["group"], card["label"], strict=True)))
+    methods = list(dict.fromkeys(card["method"]))
+    figure, axes = plt.subplots(figsize=(1.25 * len(columns) + 1.6, 0.46 * len(methods) + 1.9))
+    for x, (group, label) in enumerate(columns):
+        rows = card[(card["group"] == group) & (card["label"] == label)].set_index("method").loc[methods]
+        sign = -1 if rows["better"].iloc[0] == "lower" else 1
+        value = sign * rows["mean"]
+        grade = (value - value.min()) / ((value.max() - value.min()) or 1)
+        for y, (method, row) in enumerate(rows.iterrows()):
+            axes.add_patch(
+                mpl.patches.Rectangle((x, y), 0.96, 0.92, color=mpl.colormaps["Greens"](0.08 + 0.6 * grade[method]))
+            )
+            text = f"{row['mean']:.1f}" if row["unit"] == "%" else f"{row['mean']:.2g} {row['unit']}"
+            weight = "bold" if row["among the best"] else "normal"
+            axes.text(x + 0.48, y + 0.46, text, ha="center", va="center", weight=weight, fontsize=10)
+        axes.text(x + 0.48, -0.12, f"{label} {'↓' if sign < 0 else '↑'}", ha="center", va="bottom", fontsize=9)
+    for group in dict.fromkeys(card["group"]):
+        places = [x for x, column in enumerate(columns) if column[0] == group]
+        middle = (places[0] + places[-1] + 0.96) / 2
+        axes.plot([places[0] + 0.03, places[-1] + 0.93], [-0.92, -0.92], color=COLOURS["neutral"], clip_on=False)
+        axes.text(middle, -1.0, group, ha="center", va="bottom", weight="bold", fontsize=10)
+    axes.set(xlim=(0, len(columns)), ylim=(len(methods), -1.5), xticks=[])
+    axes.set_yticks([y + 0.46 for y in range(len(methods))], [find_title(method) for method in methods])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.suptitle(title)
+    return figure
+
+
 def sweep(found: DataFrame) -> Figure:
     """Fig. 8 of the paper: each quantity against theta, a line for each reading of Eq. 1, with 95 % intervals.
 

@@ -170,6 +170,37 @@ def paired(
     return found
 
 
+def scorecard(parts: Sequence[tuple[str, str, pd.DataFrame, str]], methods: Sequence[str]) -> pd.DataFrame:
+    """What is asked of a map, for each method: the table that `figures.scorecard` draws.
+
+    Args:
+        parts: group, label, records, and one of the QUANTITIES or "seconds", whose median is taken.
+        methods: which are shown.
+
+    Returns:
+        Rows with `group`, `label`, `method`, `mean`, its interval `low` to `high`, `better`, `unit`; and `among the
+        best`: no other method's mean is better by more than chance, the paired interval of the difference holding 0.
+    """
+    rows = []
+    for group, label, records, quantity in parts:
+        records = records[records["method"].isin(methods)]
+        if quantity == "seconds":
+            middle = records.groupby("method")["seconds"].median()
+            for method in methods:
+                low = middle[method] == middle.min()
+                rows.append((group, label, method, middle[method], np.nan, np.nan, "lower", "s", low))
+            continue
+        found, better = summary(records, [quantity]).set_index("method"), QUANTITIES[quantity].better
+        best = found["mean"].idxmin() if better == "lower" else found["mean"].idxmax()
+        against = paired(records, quantity, best).set_index("other")
+        for method in methods:
+            near = method == best or against.loc[method, "low"] <= 0 <= against.loc[method, "high"]
+            rows.append((group, label, method, *found.loc[method, ["mean", "low", "high"]], better, "%", near))
+    return pd.DataFrame(
+        rows, columns=["group", "label", "method", "mean", "low", "high", "better", "unit", "among the best"]
+    )
+
+
 def option_effects(default, readings, captures: Sequence) -> pd.DataFrame:
     """UnionCAM under each protocol option minus UnionCAM under the default, on the same images.
 
