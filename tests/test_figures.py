@@ -121,6 +121,8 @@ def test_a_sweep_has_a_line_for_each_reading():
     axes = figures.sweep(found).axes[0]
     assert [list(line.get_xdata()) for line in axes.lines] == [[0, 50], [0, 50]]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["channel", "map"]
+    both = pd.concat([found.assign(network="one"), found.assign(network="two")])
+    assert titles(figures.sweep(both)) == ["one\nAverage drop", "two\nAverage drop"]
 
 
 def test_curves_show_their_areas():

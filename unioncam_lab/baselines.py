@@ -12,10 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import pytorch_grad_cam
 import torch
-from pytorch_grad_cam.base_cam import BaseCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from unioncam_core import (
@@ -184,6 +181,10 @@ def reread(evidence: Evidence, **readings) -> Evidence:
 
 
 def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | None) -> Callable[[Evidence], Tensor]:
+    import pytorch_grad_cam  # two seconds, and most users ask for none of its methods
+    from pytorch_grad_cam.base_cam import BaseCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     method = getattr(pytorch_grad_cam, name, None)
     if not (isinstance(method, type) and issubclass(method, BaseCAM)):
         theirs = [n for n, c in vars(pytorch_grad_cam).items() if isinstance(c, type) and issubclass(c, BaseCAM)]

@@ -9,8 +9,6 @@ Each row is measured in a process of its own, one after the other: same network,
 import argparse
 import json
 import multiprocessing
-import platform
-import subprocess
 import sys
 import threading
 import time
@@ -18,8 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from itertools import cycle, islice, product
 from pathlib import Path
 from typing import get_args
@@ -37,6 +33,7 @@ from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, sco
 from unioncam_lab.classifiers import Classifier, load_classifier
 from unioncam_lab.engine import HALF, BackendName, Engine, Precision, accelerate, distinct_masks, hidden, rate
 from unioncam_lab.images import DEMO_PHOTOS, demo_photo
+from unioncam_lab.provenance import provenance
 
 
 def _union_cam(classifier: Classifier, image: Tensor):
@@ -268,23 +265,6 @@ def read(record: Path) -> tuple[pd.DataFrame, dict]:
     """The costs of a record that `--out` has written, and with what and where they were measured."""
     content = json.loads(record.read_text(encoding="utf-8"))
     return pd.DataFrame(content["costs"]), content["provenance"]
-
-
-def provenance() -> dict[str, str | int]:
-    """With what and where something was measured."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    models = [line.partition(": ")[2] for line in cpuinfo.splitlines() if line.startswith("model name")]
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": git.stdout.strip() or "unknown",
-        "processor": models[0] if models else platform.processor() or platform.machine(),
-        "cores": psutil.cpu_count(logical=False),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "system": platform.system(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "torchvision", "openvino", "grad-cam", "torchcam")},
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -33,7 +33,6 @@ from tqdm.auto import tqdm
 from unioncam_core import Protocol, capture
 from unioncam_lab import literal
 from unioncam_lab.baselines import METHODS, Method, find_method
-from unioncam_lab.bench import provenance
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.engine import Precision, accelerate, hidden
 from unioncam_lab.images import Picture, pictures, sample
@@ -50,6 +49,7 @@ from unioncam_lab.metrics import (
     randomized,
     retest,
 )
+from unioncam_lab.provenance import provenance
 
 RECORDS = Path(__file__).parent.parent / "data" / "records"
 # What the paper's tables compare.

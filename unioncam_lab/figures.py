@@ -579,23 +579,22 @@ def sweep(found: DataFrame) -> Figure:
     """Fig. 8 of the paper: each quantity against theta, a line for each reading of Eq. 1, with 95 % intervals.
 
     Args:
-        found: rows with `reading`, `theta`, `quantity`, `mean`, `low` and `high`.
+        found: rows with `reading`, `theta`, `quantity`, `mean`, `low` and `high`; and `network`, if there are several.
     """
-    quantities = list(dict.fromkeys(found["quantity"]))
+    panel_of = [name for name in ("network", "quantity") if name in found]
     looks = {"channel": ("--", "s", "score_cam"), "positive": ("-.", "^", "fusion_cam"), "map": ("-", "o", "denoising")}
-    figure, panels = plt.subplots(1, len(quantities), figsize=(4.2 * len(quantities), 3.6), squeeze=False)
-    for axes, quantity in zip(panels[0], quantities, strict=True):
-        for reading, rows in found[found["quantity"] == quantity].groupby("reading", sort=False):
+    groups = found.groupby(panel_of, sort=False)
+    figure, panels = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.6), squeeze=False)
+    for axes, (names, group) in zip(panels[0], groups, strict=True):
+        quantity = QUANTITIES[names[-1]]
+        for reading, rows in group.groupby("reading", sort=False):
             line, marker, name = looks[reading]
             axes.plot(
                 rows["theta"], rows["mean"], line, marker=marker, color=COLOURS[name], label=reading, markersize=5
             )
             axes.fill_between(rows["theta"], rows["low"], rows["high"], color=COLOURS[name], alpha=0.12)
-        axes.set(
-            title=QUANTITIES[quantity].title,
-            xlabel="θ, percentile",
-            ylabel=f"% ({QUANTITIES[quantity].better} is better)",
-        )
+        axes.set(title="\n".join([*names[:-1], quantity.title]), xlabel="θ, percentile")
+        axes.set(ylabel=f"% ({quantity.better} is better)")
     panels[0, 0].legend(title="percentile of")
     return figure
 

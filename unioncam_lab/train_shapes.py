@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
-from unioncam_lab.bench import provenance
 from unioncam_lab.engine import hidden
 from unioncam_lab.images import SceneKind
+from unioncam_lab.provenance import provenance
 from unioncam_lab.shapes import MEAN, STD, TRAINING_SEEDS, WEIGHTS, draw_scene, examine, labelled, shapes_network
 
 
