@@ -169,6 +169,7 @@ def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[s
     Returns:
         `right`: scenes as they are. `object painted over`: the same without the object, nothing else changed.
         `background painted over`: the object on the background of another scene, or (`grey`) on plain grey.
+        `sure without the object`: how sure it is of its answer when the object is painted over, on average.
         `both of two classes`: scenes of two classes whose two are the first two answers.
     """
     kinds = [kind for kind in get_args(SceneKind) if kind != "two classes"]
@@ -186,8 +187,10 @@ def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[s
     }
     found = {}
     for name, pictures in shown.items():
-        answers = torch.cat([classifier(part) for part in pictures.split(64)]).argmax(1)
+        sure, answers = torch.cat([classifier(part) for part in pictures.split(64)]).softmax(1).max(1)
         found[name] = 100 * float((answers == labels).double().mean())
+        if name == "object painted over":
+            found["sure without the object"] = 100 * float(sure.double().mean())
     scenes = [draw_scene("two classes", i) for i in range(count)]
     images, shares = labelled(scenes)
     answers = torch.cat([classifier(part) for part in images.split(64)]).topk(2).indices
