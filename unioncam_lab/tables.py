@@ -137,11 +137,15 @@ def by_theta(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
 
 
 def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """The mean insertion and deletion curve of each method: kind -> method -> class probability (steps + 1,)."""
+    """The mean curve of each method: insertion, deletion (class probability, steps + 1) or sanity (percent, networks).
+
+    As far as the records have them: kind -> method -> values.
+    """
     groups = records.groupby("method", sort=False)
     return {
         kind: {method: np.mean(np.stack(list(rows[f"{kind}_curve"])), axis=0).tolist() for method, rows in groups}
-        for kind in ("insertion", "deletion")
+        for kind in ("insertion", "deletion", "sanity")
+        if f"{kind}_curve" in records
     }
 
 
@@ -179,7 +183,8 @@ def scorecard(parts: Sequence[tuple[str, str, pd.DataFrame, str]], methods: Sequ
 
     Returns:
         Rows with `group`, `label`, `method`, `mean`, its interval `low` to `high`, `better`, `unit`; and `among the
-        best`: no other method's mean is better by more than chance, the paired interval of the difference holding 0.
+        best`: no other method's mean is better by more than chance, the paired interval of the difference holding 0;
+        or, of seconds, by more than a tenth.
     """
     rows = []
     for group, label, records, quantity in parts:
@@ -187,8 +192,8 @@ def scorecard(parts: Sequence[tuple[str, str, pd.DataFrame, str]], methods: Sequ
         if quantity == "seconds":
             middle = records.groupby("method")["seconds"].median()
             for method in methods:
-                low = middle[method] == middle.min()
-                rows.append((group, label, method, middle[method], np.nan, np.nan, "lower", "s", low))
+                near = middle[method] <= 1.1 * middle.min()
+                rows.append((group, label, method, middle[method], np.nan, np.nan, "lower", "s", near))
             continue
         found, better = summary(records, [quantity]).set_index("method"), QUANTITIES[quantity].better
         best = found["mean"].idxmin() if better == "lower" else found["mean"].idxmax()
