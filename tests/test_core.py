@@ -32,6 +32,7 @@ from unioncam_core import (
     region_weights,
     union_cam,
 )
+from unioncam_lab.classifiers import load_classifier
 
 EXPLAINERS = [UnionCAM, FusionCAM]
 DEVICES = [
@@ -603,9 +604,10 @@ def test_the_callers_image_is_neither_changed_nor_kept(tiny, images):
     torch.testing.assert_close(evidence.image, original[0])
 
 
-def test_fifty_explanations_leave_no_memory_behind(classifier):
+def test_fifty_explanations_leave_no_memory_behind():
+    classifier = load_classifier("shapes_vgg", device="cpu")
     cam, process = UnionCAM(classifier, [classifier.target_layer]), psutil.Process()
-    images = torch.rand(60, 1, 3, 64, 64)
+    images = torch.rand(60, 1, 3, 96, 96)
     for image in images[:10]:
         cam(image)
     before = process.memory_info().rss

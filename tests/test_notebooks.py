@@ -24,6 +24,8 @@ SMALL = {
     "10_table4_and_figure8": {"limit": 2, "thetas": [0, 50]},
     "11_qualitative": {"count": 2, "answers": 1000, "scenes": 2, "tried": 12, "size": 128},
     "12_fusion_tables": {"limit": 2, "theta": 60},
+    "13_ground_truth": {"count": 3, "composed": 1},
+    "14_medical_case": {"thetas": [0, 90], "methods": ["grad_cam", "fake_cam"]},
     "16_cost": {"photo": "rocket", "size": 96, "theta": 40, "seconds": 0.1},
     "17_reproduction_report": {"level": 0.05},
 }
