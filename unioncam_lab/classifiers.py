@@ -112,14 +112,8 @@ def load_classifier(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if name == "efficientnet_lite0":
-            network, feature_map, classes, size, mean, std = _efficientnet_lite0(pretrained)
-        elif name == "shapes_vgg":
-            network, feature_map, classes, size, mean, std = _shapes_vgg(pretrained)
-        elif name == "vgg16_mri":
-            network, feature_map, classes, size, mean, std = _vgg16_mri(pretrained)
-        else:
-            network, feature_map, classes, size, mean, std = _from_torchvision(name, pretrained)
+        made = OURS[name](pretrained) if name in OURS else _from_torchvision(name, pretrained)
+    network, feature_map, classes, size, mean, std = made
     if protocol.target_layer == "pool":
         features = getattr(network, "features", None)
         if not (isinstance(features, nn.Sequential) and isinstance(features[-1], nn.MaxPool2d)):
@@ -190,6 +184,9 @@ def _mri_weights() -> list[Tensor]:
     return convolutions + dense
 
 
+OURS = {"efficientnet_lite0": _efficientnet_lite0, "shapes_vgg": _shapes_vgg, "vgg16_mri": _vgg16_mri}
+
+
 def _from_torchvision(name: str, pretrained: bool):
     available = models.list_models(module=models)
     try:
@@ -197,8 +194,7 @@ def _from_torchvision(name: str, pretrained: bool):
         architecture = next(model for model in available if models.get_model_weights(model) is type(weights))
         family = next(family for family in LAST_FEATURE_MAP if architecture.startswith(family))
     except (ValueError, TypeError, AttributeError, StopIteration):
-        ours = ["efficientnet_lite0", "shapes_vgg", "vgg16_mri"]
-        known = [*ours, *(m for m in available if m.startswith(tuple(LAST_FEATURE_MAP)))]
+        known = [*OURS, *(m for m in available if m.startswith(tuple(LAST_FEATURE_MAP)))]
         near = ", ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(["efficientnet_lite0", "vgg16"])
         raise ValueError(f"There is no convolutional classifier {name!r}; {near} would be possible.") from None
     try:

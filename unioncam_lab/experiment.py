@@ -239,7 +239,8 @@ def _explain(
 ) -> dict:
     """A line of the journal: the picture's records, or why it was skipped."""
     try:
-        image = picture.read(classifier.input_size, protocol.image_fit)
+        scene = picture.scene(classifier.input_size) if set(metrics) & set(LOCALIZATION) else None
+        image = scene.image if scene else picture.read(classifier.input_size, protocol.image_fit)
         if classes is not None and picture.label not in classes:
             raise ValueError(f"{picture.id} has the label {picture.label}, which is none of the classifier's classes.")
     except (OSError, ValueError) as error:
@@ -250,8 +251,8 @@ def _explain(
     (evidence,) = capture(classifier, images, target_layer=classifier.target_layer, targets=targets, protocol=protocol)
     captured = time.perf_counter()
     name, truth = classifier.classes[evidence.target], None
-    if set(metrics) & set(LOCALIZATION):
-        truth = picture.scene(classifier.input_size).truth(name)
+    if scene:
+        truth = scene.truth(name)
         if not truth.any():
             return {"image": picture.id, "skipped": f"the network names it {name}, which is not in it"}
     if any(method.masking for method in methods):

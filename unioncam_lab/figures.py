@@ -430,6 +430,13 @@ def scoreboard(records: DataFrame) -> Figure:
     return figure
 
 
+def _dots(axes: Axes, rows: DataFrame):
+    """A mean with its interval for each method, from the top, in the methods' colours."""
+    for place, (method, row) in enumerate(rows.iterrows()):
+        axes.plot([row["low"], row["high"]], [place, place], color=method_colour(method), linewidth=3, alpha=0.5)
+        axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8)
+
+
 def beside_paper(found: DataFrame, published: dict[str, dict[str, float]]) -> Figure:
     """Our means with their intervals, and the published numbers as diamonds: a panel for each quantity.
 
@@ -442,9 +449,7 @@ def beside_paper(found: DataFrame, published: dict[str, dict[str, float]]) -> Fi
     figure, panels = plt.subplots(1, len(published), figsize=size, sharey=True, squeeze=False)
     for axes, (quantity, numbers) in zip(panels[0], published.items(), strict=True):
         ours = found[found["quantity"] == quantity].set_index("method").loc[methods]
-        for place, (method, row) in enumerate(ours.iterrows()):
-            axes.plot([row["low"], row["high"]], [place, place], color=method_colour(method), linewidth=3, alpha=0.5)
-            axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8)
+        _dots(axes, ours)
         axes.plot(
             [numbers[method] for method in methods], range(len(methods)), "D", color="white", mec="black", mew=1.2
         )
@@ -506,9 +511,7 @@ def means(found: DataFrame, title: str) -> Figure:
     figure, panels = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
     for axes, quantity in zip(panels[0], quantities, strict=True):
         rows = found[found["quantity"] == quantity].set_index("method").loc[methods]
-        for place, (method, row) in enumerate(rows.iterrows()):
-            axes.plot([row["low"], row["high"]], [place, place], color=method_colour(method), linewidth=3, alpha=0.5)
-            axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8)
+        _dots(axes, rows)
         lower = QUANTITIES[quantity].better == "lower"
         best = rows["mean"].idxmin() if lower else rows["mean"].idxmax()
         axes.set_title(f"{QUANTITIES[quantity].title}\nbest: {find_title(best)}")

@@ -272,14 +272,14 @@ def randomized(classifier: nn.Module, stages: int = 5, seed: int = 0) -> list[tu
     ]
     counts = sorted({round(count) for count in np.linspace(1, len(layers), stages).tolist()})
     generator = torch.Generator().manual_seed(seed)
-    copies, current = [], deepcopy(classifier)
+    copies, current = [], classifier
     for begin, end in zip([0, *counts], counts, strict=False):
+        current = deepcopy(current)
         for name in layers[::-1][begin:end]:
             for parameter in current.get_submodule(name).parameters(recurse=False):
                 order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
                 parameter.data = parameter.detach().flatten()[order].view_as(parameter)
         copies.append((end / len(layers), current))
-        current = deepcopy(current)
     return copies
 
 

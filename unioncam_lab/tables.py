@@ -48,11 +48,11 @@ def _column(name: str, title: str, better: str) -> dict[str, Quantity]:
 
 
 QUANTITIES = {
-    "drop": Quantity("Average drop", "lower", lambda records: records["drop"]),
+    **_column("drop", "Average drop", "lower"),
     "increase": Quantity("Average increase", "higher", lambda records: 100.0 * records["increase"]),
     "drop minus increase": Quantity("Drop − increase", "lower", lambda r: r["drop"] - 100.0 * r["increase"]),
-    "insertion": Quantity("Insertion", "higher", lambda records: records["insertion"]),
-    "deletion": Quantity("Deletion", "lower", lambda records: records["deletion"]),
+    **_column("insertion", "Insertion", "higher"),
+    **_column("deletion", "Deletion", "lower"),
     "overall": Quantity("Insertion − deletion", "higher", lambda records: records["insertion"] - records["deletion"]),
     **_column("pointing", "Pointing game", "higher"),
     **_column("energy", "Mass on the object", "higher"),
