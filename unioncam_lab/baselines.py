@@ -1,13 +1,14 @@
 """The methods that UnionCAM is compared with, each a function of the same Evidence: (H, W) in [0, 1].
 
     grad_cam, grad_cam_plus_plus, score_cam, group_cam    from their equations
-    fake_cam                                              explains nothing; a metric that praises it is fooled
+    fake_cam, random_map, center_blob, plain_sum          controls that do not look for the class
     METHODS, find_method                                  all methods by name, with options: "union_cam:theta=50"
 
 Any class activation map of pytorch-grad-cam takes part by its class's name, "LayerCAM".
 """
 
 import inspect
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -61,12 +62,15 @@ def grad_cam_plus_plus(
     return weighted_cam(evidence, (alpha * w.relu()).sum((1, 2)))
 
 
-def score_cam(evidence: Evidence) -> Tensor:
-    """Score-CAM (Wang et al. 2020, Algorithm 1): a channel weighs the softmax, over channels, of logit_c(mask_k ∘ I0).
+def score_cam(evidence: Evidence, weights: Literal["softmax", "score", "increase"] = "softmax") -> Tensor:
+    """Score-CAM (Wang et al. 2020): the feature maps summed, each weighted by what it leaves of the class as a mask.
 
-    As in pytorch-grad-cam and torchcam. UnionCAM's region map weighs it f^c(mask_k ∘ I0), as Score-CAM's own program.
+    Args:
+        weights: `softmax`: a channel weighs the softmax, over channels, of logit_c(mask_k ∘ I0), as in the paper's
+            Algorithm 1, pytorch-grad-cam and torchcam. `score`: it weighs the probability f^c(mask_k ∘ I0) itself, as
+            in the program of the authors; this is UnionCAM's region map. `increase`: that minus f^c(I_b).
     """
-    return region_cam(evidence, "softmax")
+    return region_cam(evidence, weights)
 
 
 @torch.no_grad()
@@ -100,10 +104,39 @@ def fake_cam(evidence: Evidence) -> Tensor:
     return cam
 
 
+def random_map(evidence: Evidence) -> Tensor:
+    """Noise at the resolution of the feature maps, upsampled as they are: a map that knows nothing.
+
+    The image alone seeds it, so that an image always gets the same noise.
+    """
+    pixels = (255 * evidence.image).round().to(torch.uint8).cpu()
+    generator = torch.Generator().manual_seed(zlib.crc32(pixels.numpy().tobytes()))
+    noise = torch.rand(evidence.activations.shape[1:], generator=generator, dtype=torch.float64)
+    return min_max(upsample(noise[None].to(evidence.activations), evidence)[0])
+
+
+def center_blob(evidence: Evidence) -> Tensor:
+    """A Gaussian in the middle of the image, its deviation a quarter of the side: where photographers put objects."""
+    down, across = (
+        torch.exp(-8 * torch.linspace(-1, 1, side, dtype=torch.float64).square() / 4)
+        for side in evidence.image.shape[1:]
+    )
+    return min_max(torch.outer(down, across)).to(evidence.image)
+
+
+def plain_sum(evidence: Evidence) -> Tensor:
+    """All feature maps summed, each with the weight 1: where the network is active, whatever the class."""
+    return weighted_cam(evidence, torch.ones_like(evidence.activations[:, 0, 0]))
+
+
 Explained = Tensor | UnionSteps | FusionSteps
+CONTROLS = ("fake_cam", "random_map", "center_blob", "plain_sum")
 METHODS: dict[str, Callable[..., Explained]] = {
     function.__name__: function
-    for function in (grad_cam, grad_cam_plus_plus, score_cam, group_cam, union_cam, fusion_cam, fake_cam)
+    for function in (
+        *(grad_cam, grad_cam_plus_plus, score_cam, group_cam, union_cam, fusion_cam),
+        *(fake_cam, random_map, center_blob, plain_sum),
+    )
 }
 TITLES = {
     "grad_cam": "Grad-CAM",
@@ -113,6 +146,21 @@ TITLES = {
     "union_cam": "UnionCAM",
     "fusion_cam": "Fusion-CAM",
     "fake_cam": "Fake-CAM",
+    "random_map": "Random map",
+    "center_blob": "Centred blob",
+    "plain_sum": "Plain sum",
+}
+# How tables and figures name an option; others are named as they are written, "groups=16".
+OPTION_TITLES = {
+    "weights=score": "probability",
+    "weights=softmax": "softmax",
+    "region_weights=score": "probability",
+    "region_weights=softmax": "softmax",
+    "weighted=False": "unweighted",
+    "eps=0": "ε = 0",
+    "percentile_over=channel": "of the channel",
+    "percentile_over=positive": "of positive gradients",
+    "percentile_over=map": "of the map",
 }
 MASKING = {"score_cam", "union_cam", "fusion_cam"}  # ask the network for every channel's masked image
 # What of the Protocol a method can read differently from one and the same Evidence.
@@ -133,9 +181,10 @@ class Method:
 
 
 def find_title(name: str) -> str:
-    """A method's name as a table shows it: "union_cam:theta=50" is UnionCAM (theta=50)."""
+    """A method's name as a table shows it: "union_cam:theta=50" is UnionCAM (θ = 50)."""
     function, *options = name.split(":")
-    return TITLES.get(function, function) + (f" ({', '.join(options)})" if options else "")
+    shown = [OPTION_TITLES.get(option, option.replace("theta=", "θ = ")) for option in options]
+    return TITLES.get(function, function) + (f" ({', '.join(shown)})" if shown else "")
 
 
 def find_method(name: str, classifier: nn.Module | None = None) -> Method:

@@ -48,12 +48,14 @@ class Backend:
         network: images (n, 3, H, W) -> logits (n, C), float32.
         chunk: how many images at a time are fastest.
         rate: images a second at that.
+        threads: how many threads of the processor compute.
     """
 
     name: str
     network: Network
     chunk: int
     rate: float
+    threads: int
 
 
 class Engine:
@@ -63,7 +65,7 @@ class Engine:
     model has changed since: other weights, another device. To edit a tensor through `.data` is not noticed.
 
     Args:
-        model, backend, precision, chunk, progress: as in `accelerate`.
+        model, backend, precision, chunk, progress, threads: as in `accelerate`.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Engine:
         precision: Precision = "fp32",
         chunk: int | None = None,
         progress: bool = True,
+        threads: int | None = None,
     ):
         for name, value, allowed in (
             ("backend", backend, get_args(BackendName)),
@@ -85,6 +88,7 @@ class Engine:
         if precision == "tf32" and _device(model).type != "cuda":
             raise ValueError(f"precision 'tf32' is a mode of NVIDIA GPUs; the model is on {_device(model)}.")
         self.model, self.backend, self.precision, self.chunk, self.progress = model, backend, precision, chunk, progress
+        self.threads = threads
         self._ready: dict[tuple, Backend] = {}
         self._masks: dict[tuple, Callable[[Tensor, Tensor], Tensor]] = {}
         self._built_from: tuple = ()
@@ -161,7 +165,8 @@ class Engine:
         key = evidence.activations.shape[1:], evidence.image.shape, evidence.protocol.map_scale
         if key not in self._masks:
             example = evidence.activations[:2].contiguous(), evidence.image
-            self._masks[key] = _openvino_graph(_Masking(evidence), example, [(-1, *key[0]), key[1]], "fp32")
+            shapes, threads = [(-1, *key[0]), key[1]], self.threads or torch.get_num_threads()
+            self._masks[key] = _openvino_graph(_Masking(evidence), example, shapes, "fp32", threads)
         return lambda channels: self._masks[key](evidence.activations[channels], evidence.image)
 
     def ready(self, images: Tensor) -> Backend:
@@ -181,19 +186,20 @@ class Engine:
         best = "openvino" if on_cpu and images.dtype == torch.float32 else "eager"
         sizes = (self.chunk,) if self.chunk else CPU_CHUNKS if on_cpu else GPU_CHUNKS
         noise = torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
-        reference, _ = _eager(self.model, noise, "fp32", sizes)
+        threads = self.threads or torch.get_num_threads()
+        reference, _ = _eager(self.model, noise, "fp32", sizes, threads)
         expected, eager_rate = reference(noise), rate(reference, noise)
         scale = expected.abs().max().clamp(min=1)
         for name in (best if self.backend == "auto" else self.backend, "eager"):
             try:
-                network, usable = BACKENDS[name](self.model, noise, self.precision, sizes)
+                network, usable = BACKENDS[name](self.model, noise, self.precision, sizes, threads)
                 off = (network(_batch(noise, usable[0])) - _batch(expected, usable[0])).abs().max() / scale
                 if not off <= TOLERANCE[self.precision]:
                     raise ValueError(f"its logits are off by {off:.2g}, where {TOLERANCE[self.precision]} is allowed")
                 chunk, best = _fastest_chunk(network, noise, usable)
                 if name != "eager" and self.backend == "auto" and best < eager_rate:
                     raise ValueError(f"it is slower: {best:.0f} images a second, where eager makes {eager_rate:.0f}")
-                return Backend(name, network, chunk, best)
+                return Backend(name, network, chunk, best, threads)
             except Exception as error:
                 if name == "eager":
                     raise
@@ -227,12 +233,12 @@ def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:
     return live[first], own
 
 
-def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int]) -> Built:
+def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
     """PyTorch as it is, in channels_last; on a GPU with the convolutions that cuDNN measures to be fastest."""
     return _torch_network(_in_precision(model, precision), noise.device, precision), sizes
 
 
-def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int]) -> Built:
+def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
     """torch.compile with weights frozen, on a GPU as a CUDA graph. Half a minute a size: others than one go eagerly."""
     size = sizes[0] if len(sizes) == 1 else 4 if noise.device.type == "cpu" else 64
     model = _in_precision(model, precision)
@@ -243,18 +249,25 @@ def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Seque
     return lambda images: fast(images).clone() if len(images) == size else eager(images), (size,)
 
 
-def _openvino(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int]) -> Built:
+def _openvino(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], threads: int) -> Built:
     """OpenVINO on a CPU: convolutions, normalizations and activations fused, weights laid out for the processor."""
     if noise.device.type != "cpu" or noise.dtype != torch.float32:
         raise ValueError(f"it takes float32 images on a CPU, not {noise.dtype} on {noise.device}")
-    run = _openvino_graph(model, (noise,), [(-1, *noise.shape[1:])], precision)
+    run = _openvino_graph(model, (noise,), [(-1, *noise.shape[1:])], precision, threads)
     return lambda images: run(images).clone(), sizes
 
 
 def _openvino_graph(
-    module: nn.Module, example: tuple[Tensor, ...], shapes: Sequence[Sequence[int]], precision: Precision
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: Sequence[Sequence[int]],
+    precision: Precision,
+    threads: int,
 ) -> Callable[..., Tensor]:
-    """A module as OpenVINO runs it, for inputs of these shapes (-1: any). The next call overwrites what it returns."""
+    """A module as OpenVINO runs it, for inputs of these shapes (-1: any). The next call overwrites what it returns.
+
+    OpenVINO takes precision and threads as hints. What it made of them is read back, and another result is an error.
+    """
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -267,8 +280,14 @@ def _openvino_graph(
         decoder = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
         graph = frontend.convert(frontend.load(decoder))
     graph.reshape(dict(zip(graph.inputs, map(list, shapes), strict=True)))
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": OPENVINO_PRECISION[precision]}
-    request = openvino.Core().compile_model(graph, "CPU", options).create_infer_request()
+    hint = OPENVINO_PRECISION[precision]
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(graph, "CPU", options)
+    if (used := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != hint:
+        raise ValueError(f"on this processor it computes in {used} where {precision} is asked for")
+    if (used := compiled.get_property("INFERENCE_NUM_THREADS")) != threads:
+        raise ValueError(f"on this processor it computes on {used} threads where {threads} are asked for")
+    request = compiled.create_infer_request()
 
     def run(*inputs: Tensor) -> Tensor:
         arrays = {i: tensor.contiguous().numpy() for i, tensor in enumerate(inputs)}
@@ -413,6 +432,7 @@ def accelerate(
     precision: Precision = "fp32",
     chunk: int | None = None,
     progress: bool = True,
+    threads: int | None = None,
 ) -> nn.Module:
     """Let a classifier's passes without gradient run as fast as its machine can; the same model is returned.
 
@@ -427,12 +447,14 @@ def accelerate(
         model: classifier, images (N, 3, H, W) -> logits (N, C).
         backend: `auto`: OpenVINO for float32 on a CPU, otherwise eager. `openvino`; `compile`, which takes half a
             minute to build and on a CPU needs a C++ compiler; `eager`.
-        precision: of the passes without gradient. `fp32`; `tf32` on an NVIDIA GPU; `bf16` or `fp16`.
+        precision: of the passes without gradient. `fp32`; `tf32` on an NVIDIA GPU; `bf16` or `fp16`. A backend that
+            would compute in another precision is not used; eager then is, which without such instructions is slow.
         chunk: images at a time; measured where None.
         progress: show a bar when scoring takes longer than 2 seconds.
+        threads: of OpenVINO; as many as PyTorch has where None.
 
     Raises:
         ValueError: no such backend or precision, or not on this device.
     """
-    model.gradient_free = Engine(model, backend, precision, chunk, progress)
+    model.gradient_free = Engine(model, backend, precision, chunk, progress, threads)
     return model

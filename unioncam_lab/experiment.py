@@ -6,6 +6,10 @@ python -m unioncam_lab.experiment report runs/demo                       write t
 
 A run's folder holds `run.json` (every option, versions, checksums) and `records.parquet`; until it is finished, what
 has been computed is in `journal.jsonl`, a line an image.
+
+The same run gives the same numbers: backend, precision, images at a time and threads are chosen once, written to
+`run.json`, and used again when it goes on. With what a row was computed is the entry of run.json's `started` that its
+column `start` counts, from 0.
 """
 
 import argparse
@@ -26,6 +30,7 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
+import torch
 from filelock import FileLock, Timeout
 from torch import nn
 from tqdm.auto import tqdm
@@ -34,13 +39,14 @@ from unioncam_core import Protocol, capture
 from unioncam_lab import literal
 from unioncam_lab.baselines import METHODS, Method, find_method
 from unioncam_lab.classifiers import load_classifier
-from unioncam_lab.engine import Precision, accelerate, hidden
-from unioncam_lab.images import Picture, pictures, sample
+from unioncam_lab.engine import Engine, Precision, hidden
+from unioncam_lab.images import LISTS, Picture, listed, pictures, sample
 from unioncam_lab.metrics import (
     CURVES,
     LOCALIZATION,
     METRICS,
     RETEST,
+    SEEDS,
     Metric,
     adcc,
     check_metrics,
@@ -52,6 +58,7 @@ from unioncam_lab.metrics import (
 from unioncam_lab.provenance import provenance
 
 RECORDS = Path(__file__).parent.parent / "data" / "records"
+ENGINE = ("backend", "precision", "chunk", "threads")  # what an entry of `started` says of how masked images are scored
 # What the paper's tables compare.
 PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
 
@@ -81,6 +88,8 @@ def run(
     protocol: Protocol = Protocol(),
     device: str | None = None,
     precision: Precision = "fp32",
+    list_file: str | Path | None = None,
+    elsewhere: bool = False,
 ) -> Run:
     """Explain pictures by several methods and score the maps. The same call goes on where another one was stopped.
 
@@ -90,7 +99,7 @@ def run(
 
     Args:
         images: a set of pictures by its name; see `images.pictures`.
-        classifier: a name for `load_classifier`, or a classifier as it returns.
+        classifier: a name for `load_classifier`, or a classifier as it returns; it is left as it was.
         methods: names for `baselines.find_method`.
         metrics: of METRICS, of LOCALIZATION for scenes, shapes and mosaics, and of RETEST, which take longer.
         limit, seed: how many pictures are drawn at random, and by which seed; all of them if None.
@@ -98,19 +107,24 @@ def run(
         protocol: what the paper leaves open.
         device: as in `load_classifier`.
         precision: of the passes without gradient, as in `engine.accelerate`; half precision is kept in the options.
+        list_file: a file that names the pictures, see `images.listed`; `limit` of them are drawn.
+        elsewhere: go on with a run on a machine that cannot offer the backend, chunk and threads with which it was
+            begun. The numbers may then differ in their last digits; the column `start` tells which rows.
 
     Returns:
         The run. A record has `image` (its id), `label`, `target` and `class` (explained), `probability`, `method`,
         `beta_denoising`, `beta_region`, `beta_united` (of UnionCAM and Fusion-CAM) and `selected` (of UnionCAM);
         `masked_probability`, `drop`, `increase`, `insertion`, `deletion` and the two curves, see `metrics.evaluate`;
         what `metrics.localize` and `metrics.retest` return, and `adcc`;
-        and `seconds`: what the method alone would have taken, with the capture and the masked pass that it shares,
-        without its metrics.
+        `seconds`: what the method alone would have taken, with the capture and the masked pass that it shares,
+        without its metrics; and `start`, which entry of `info["started"]` says with what the row was computed.
 
     Raises:
         ValueError, OSError: one sentence, before anything is computed: no such picture, method, metric or option; a
-            folder that holds a run with other options. Or later, when the disk is full: what was computed is kept.
-        RuntimeError: another runner is at work in the folder; weights could not be loaded.
+            folder that holds a run with other options; a listed picture that is missing. Or later, when the disk is
+            full: what was computed is kept.
+        RuntimeError: another runner is at work in the folder; weights could not be loaded; this machine cannot offer
+            what the run was begun with.
     """
     check_metrics(metrics)
     if not methods or len(set(methods)) < len(methods):
@@ -118,15 +132,13 @@ def run(
     if isinstance(classifier, str):
         [find_method(method, nn.Identity()) for method in methods]  # before the weights are loaded
     available = pictures(images)
-    chosen = sample(available, limit, seed)
+    chosen = sample(available if list_file is None else listed(available, list_file), limit, seed)
     if (asked := set(metrics) & set(LOCALIZATION)) and any(picture.scene is None for picture in chosen):
         raise ValueError(
             f"{sorted(asked)[0]!r} needs scenes, shapes or mosaics, of which the truth is known, not {images}."
         )
     if isinstance(classifier, str):
         classifier = load_classifier(classifier, device, protocol)
-    if precision != "fp32":
-        accelerate(classifier, precision=precision)
     found = [find_method(method, classifier) for method in methods]
     options = {
         "classifier": classifier.name,
@@ -140,12 +152,14 @@ def run(
     }
     if precision != "fp32":
         options["precision"] = precision
+    if list_file is not None:
+        options["list"] = hashlib.sha256(Path(list_file).expanduser().read_bytes()).hexdigest()
     classes = _classes_of_labels(available, classifier) if protocol.explained_class == "label" else None
     info = {"images": images, "options": options, "available": len(available), "started": []}
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
-            return _run(Path(folder), info, chosen, classifier, found, protocol, classes)
-    return _run(Path(out), info, chosen, classifier, found, protocol, classes)
+            return _run(Path(folder), info, chosen, classifier, found, protocol, classes, elsewhere)
+    return _run(Path(out), info, chosen, classifier, found, protocol, classes, elsewhere)
 
 
 def _run(
@@ -156,26 +170,38 @@ def _run(
     methods: Sequence[Method],
     protocol: Protocol,
     classes: dict[str, int] | None,
+    elsewhere: bool,
 ) -> Run:
     names, metrics = info["options"]["methods"], info["options"]["metrics"]
-    with _locked(out), _quiet(classifier):
+    with _locked(out):
         known = _read_info(out)
         if known is not None:
             _check_same(known["options"], info["options"], out)
             info = known
         if "finished" in info:
             return load(out)
-        info["started"].append(provenance())
-        _write(out / "run.json", json.dumps(info, indent=1).encode())
-        journal = Journal(out / "journal.jsonl")
-        done = {entry["image"] for entry in journal.entries()}
-        todo = [picture for picture in chosen if picture.id not in done]
-        forgotten = [network for _, network in randomized(classifier)] if todo and "sanity" in metrics else []
-        networks = [(network, [find_method(name, network) for name in names]) for network in forgotten]
-        with tqdm(total=len(chosen), initial=len(done), unit="image", disable=hidden()) as bar:
-            for picture in todo:
-                journal.append(_explain(picture, classifier, methods, metrics, protocol, classes, networks))
-                bar.update()
+        begun = {name: info["started"][-1].get(name) for name in ENGINE} if info["started"] else None
+        with _own_engine(classifier, info["options"].get("precision", "fp32"), begun) as engine:
+            start = _start(info, engine, classifier, begun if not elsewhere else None, out)
+            _write(out / "run.json", json.dumps(info, indent=1).encode())
+            journal = Journal(out / "journal.jsonl")
+            done = {entry["image"] for entry in journal.entries()}
+            todo = [picture for picture in chosen if picture.id not in done]
+            networks = []
+            if todo and "sanity" in metrics:
+                for seed in range(SEEDS):
+                    copies = [network for _, network in randomized(classifier, seed=seed)]
+                    networks.append([(copy, [find_method(name, copy) for name in names]) for copy in copies])
+            with tqdm(total=len(chosen), initial=len(done), unit="image", disable=hidden()) as bar:
+                for picture in todo:
+                    entry = _explain(picture, classifier, methods, metrics, protocol, classes, networks)
+                    for row in entry.get("rows", []):
+                        row["start"] = start
+                    journal.append(entry)
+                    bar.update()
+                    if _now(engine, classifier)["chunk"] != info["started"][start]["chunk"]:  # memory ran out
+                        start = _start(info, engine, classifier, None, out)
+                        _write(out / "run.json", json.dumps(info, indent=1).encode())
         records, skipped = _collect(journal.entries(), [picture.id for picture in chosen])
         info |= {"finished": provenance()["date"], "skipped": skipped}
         parquet = io.BytesIO()
@@ -186,13 +212,70 @@ def _run(
         return Run(records, info)
 
 
+@contextmanager
+def _own_engine(classifier: nn.Module, precision: Precision, begun: dict | None) -> Iterator[Engine]:
+    """The classifier with an engine of the run's own, and PyTorch on that many threads; afterwards as it was.
+
+    What was asked of the classifier's own engine, or what the run was begun with, holds for it too.
+    """
+    own, threads = getattr(classifier, "gradient_free", None), torch.get_num_threads()
+    if begun and begun["backend"]:
+        wanted = {name: begun[name] for name in ENGINE}
+    else:
+        wanted = {"backend": getattr(own, "backend", "auto"), "chunk": getattr(own, "chunk", None)}
+        wanted |= {"precision": precision, "threads": threads}
+    torch.set_num_threads(wanted["threads"])
+    classifier.gradient_free = Engine(classifier, progress=False, **wanted)
+    try:
+        yield classifier.gradient_free
+    finally:
+        torch.set_num_threads(threads)
+        if own is None:
+            del classifier.gradient_free
+        else:
+            classifier.gradient_free = own
+
+
+def _now(engine: Engine, classifier: nn.Module) -> dict:
+    """What computes masked images, as ENGINE names it."""
+    size, parameter = classifier.input_size, next(classifier.parameters())
+    backend = engine.ready(parameter.new_zeros(1, 3, size, size))
+    return dict(zip(ENGINE, (backend.name, engine.precision, backend.chunk, backend.threads), strict=True))
+
+
+def _start(info: dict, engine: Engine, classifier: nn.Module, begun: dict | None, out: Path) -> int:
+    """The position in `started` of what computes now, added if it is new. The engine keeps to it, and so do its copies.
+
+    Raises:
+        RuntimeError: it is not what the run was `begun` with.
+    """
+    now = _now(engine, classifier)
+    if begun and begun["backend"] and begun != now:
+        then, here = (
+            f"{each['backend']} in {each['precision']}, {each['chunk']} images at a time, {each['threads']} threads"
+            for each in (begun, now)
+        )
+        raise RuntimeError(
+            f"The run in {out} was begun with {then}; this machine offers {here}. Go on where it was begun, or here "
+            "with --elsewhere: its numbers may then differ in their last digits, and each row says where it was made."
+        )
+    engine.backend, engine.chunk, engine.threads = now["backend"], now["chunk"], now["threads"]
+    entry = provenance() | now
+    for i, known in enumerate(info["started"]):
+        if {**known, "date": None} == {**entry, "date": None}:
+            return i
+    info["started"].append(entry)
+    return len(info["started"]) - 1
+
+
 def at_scale(scale: str, folder: str = "", paper_set: str = "ilsvrc2012") -> dict:
     """Options for `run` by which a notebook recreates a table.
 
     Args:
         scale: `demo`: the built-in network on the demo photos, or on composed scenes where the paper has VOC2007.
             `folder`: the built-in network on the pictures of `folder`. `paper`: the paper's network VGG16 on 2,000
-            images, drawn by seed 0, of ILSVRC2012's validation set or VOC2007's test set in `folder`.
+            images of ILSVRC2012's validation set (those of data/lists) or VOC2007's test set (drawn by seed 0) in
+            `folder`.
         folder: where the pictures are.
         paper_set: `ilsvrc2012` or `voc2007`.
 
@@ -209,7 +292,10 @@ def at_scale(scale: str, folder: str = "", paper_set: str = "ilsvrc2012") -> dic
         case "folder":
             return {"images": folder}
         case "paper":
-            return {"images": f"{paper_set}:{folder}", "classifier": "vgg16", "limit": 2000, "seed": 0}
+            options = {"images": f"{paper_set}:{folder}", "classifier": "vgg16"}
+            if paper_set == "ilsvrc2012":
+                return options | {"list_file": LISTS / "ilsvrc2012_val_2000.txt"}
+            return options | {"limit": 2000, "seed": 0}
 
 
 def load(out: str | Path) -> Run:
@@ -235,7 +321,7 @@ def _explain(
     metrics: Sequence[Metric],
     protocol: Protocol,
     classes: dict[str, int] | None,
-    networks: Sequence[tuple[nn.Module, Sequence[Method]]] = (),
+    networks: Sequence[Sequence[tuple[nn.Module, Sequence[Method]]]] = (),
 ) -> dict:
     """A line of the journal: the picture's records, or why it was skipped."""
     try:
@@ -335,7 +421,7 @@ def _collect(entries: Iterator[dict], order: Sequence[str] | None = None) -> tup
         entries.sort(key=lambda entry: place[entry["image"]])
     rows = [row for entry in entries for row in entry.get("rows", [])]
     records = pd.DataFrame(rows)
-    for name in (f"{metric}_curve" for metric in (*CURVES, "sanity")):
+    for name in (*(f"{metric}_curve" for metric in (*CURVES, "sanity")), "sanity_rho"):
         if name in records:
             records[name] = [np.array(curve, dtype=np.float32) for curve in records[name]]
     for name in ("beta_denoising", "beta_region", "beta_united"):
@@ -368,20 +454,6 @@ def _locked(out: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise RuntimeError(f"Another runner is at work in {out}.") from None
-
-
-@contextmanager
-def _quiet(classifier: nn.Module) -> Iterator[None]:
-    """Without a bar for each image's passes."""
-    engine = getattr(classifier, "gradient_free", None)
-    before = getattr(engine, "progress", None)
-    if engine is not None:
-        engine.progress = False
-    try:
-        yield
-    finally:
-        if engine is not None:
-            engine.progress = before
 
 
 def _write(path: Path, content: bytes):
@@ -433,6 +505,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--device", help="cpu or cuda; the GPU if there is one")
     command.add_argument("--precision", default="fp32", choices=get_args(Precision), help="of passes without gradient")
+    command.add_argument(
+        "--list", type=Path, dest="list_file", metavar="FILE", help="text file that names the pictures, a line each"
+    )
+    command.add_argument(
+        "--elsewhere", action="store_true", help="go on where the machine cannot offer what the run was begun with"
+    )
     command.add_argument("--out", type=Path, required=True, help="folder of the run")
     for name, help_text in (("table", "print the tables of a run"), ("report", "write a run as a web page")):
         command = commands.add_parser(name, help=help_text)

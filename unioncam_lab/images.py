@@ -1,6 +1,7 @@
 """What the classifier sees: photos of installed packages, a folder of one's own, and composed scenes with masks."""
 
 import csv
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 CUTOUTS = Path(__file__).parent.parent / "data" / "cutouts"
+LISTS = Path(__file__).parent.parent / "data" / "lists"
 PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 Fit = Literal["square", "center-crop"]
 
@@ -240,15 +242,20 @@ class Picture:
         id: its name within the set.
         read: (size, fit) -> (3, size, size), RGB in [0, 1].
         label: its class where the set says so: an ImageNet class, or its WordNet id, or None.
-        bytes: of its file, 0 where it has none.
+        file: where it is stored; None if it is drawn or composed.
         scene: size -> the scene that it is, where it is known where its objects are, or None.
     """
 
     id: str
     read: Callable[[int, Fit], Tensor]
     label: str | None = None
-    bytes: int = 0
+    file: Path | None = None
     scene: Callable[[int], Scene] | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The size of its file; 0 where it has none."""
+        return self.file.stat().st_size if self.file and self.file.is_file() else 0
 
 
 def compose_mosaic(photos: Sequence[Picture], seed: int, size: int = 224) -> Scene:
@@ -336,12 +343,41 @@ def sample(available: Sequence[Picture], limit: int | None, seed: int) -> list[P
     return [available[i] for i in sorted(drawn.tolist())]
 
 
+def listed(available: Sequence[Picture], file: str | Path) -> list[Picture]:
+    """The pictures that a list names, in its order.
+
+    A line of the list is a picture's id or the name of its file, alone or behind its SHA-256 as `sha256sum` prints it.
+    The listed files must have the listed contents.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such list; a picture that it names is missing, or is another file.
+    """
+    file = Path(file).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no list {file}.")
+    known = {Path(picture.id).name: picture for picture in available} | {picture.id: picture for picture in available}
+    chosen = []
+    for line in filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())):
+        found = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
+        digest, name = found.groups() if found else (None, line)
+        if name not in known:
+            raise ValueError(f"{name}, which the list {file} names, is not among the {len(available)} pictures.")
+        picture = known[name]
+        if digest and (not picture.bytes or hashlib.sha256(picture.file.read_bytes()).hexdigest() != digest):
+            raise ValueError(f"{name} is not the picture that the list {file} names: its SHA-256 is another.")
+        chosen.append(picture)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ValueError(f"The list {file} names {len(chosen)} pictures; one or more are needed, each once.")
+    return chosen
+
+
 def _existing(folder: str) -> Path:
-    if not folder or not Path(folder).is_dir():
+    path = Path(folder).expanduser()
+    if not folder or not path.is_dir():
         raise NotADirectoryError(
             f"There is no folder {folder or 'given'}; images are demo, scenes, shapes, mosaics or a folder."
         )
-    return Path(folder)
+    return path
 
 
 def _demo_picture(name: str) -> Picture:
@@ -362,8 +398,7 @@ def _scene_picture(name: str, scene: Callable[[int], Scene]) -> Picture:
 
 
 def _file_picture(path: Path, root: Path, label: str | None = None) -> Picture:
-    read = partial(load_photo, path)
-    return Picture(path.relative_to(root).as_posix(), read, label, path.stat().st_size if path.is_file() else 0)
+    return Picture(path.relative_to(root).as_posix(), partial(load_photo, path), label, path)
 
 
 def _ilsvrc2012(folder: Path) -> list[Picture]:

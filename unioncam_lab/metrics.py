@@ -35,6 +35,7 @@ METRICS: tuple[Metric, ...] = get_args(Faithfulness)  # what a run measures if i
 LOCALIZATION: tuple[Metric, ...] = get_args(Localization)
 RETEST: tuple[Metric, ...] = get_args(Retest)
 CURVES = ("insertion", "deletion")
+SEEDS = 3  # of the networks that have forgotten, for `sanity`
 ROWS_A_STEP = 8  # pixels change 8 rows' worth at a time: 224 * 8 in Group-CAM's table, 28 steps
 
 
@@ -324,7 +325,7 @@ def retest(
     methods: Sequence,
     cams: Sequence[Tensor],
     metrics: Sequence[Retest] = RETEST,
-    networks: Sequence[tuple[nn.Module, Sequence]] = (),
+    networks: Sequence[Sequence[tuple[nn.Module, Sequence]]] = (),
 ) -> list[dict]:
     """Each method's map by the metrics for which it has to explain the class again.
 
@@ -334,13 +335,15 @@ def retest(
         methods: with `explain`: Evidence -> map, or an object that has it as `cam`; see baselines.find_method.
         cams: the map (H, W) of each method.
         metrics: of RETEST.
-        networks: for `sanity`, what `randomized` returns and the methods for it.
+        networks: for `sanity`, what `randomized` returns with the methods for each network, once for each seed.
 
     Returns:
         For each method a dictionary, in percent, as far as asked for: `complexity` and `coherency` (`adcc` follows with
         the drop); `stability_shift`, `stability_flip`, `stability_noise` and their mean `stability`, the similarity of
-        the map to that of the changed image; and `sanity_curve`, the similarity to the map of each of the networks,
-        with its mean `sanity`: what remains of the map when the network forgets.
+        the map to that of the changed image. For sanity, `sanity_rho`: the similarity to the map of each network, seed
+        by seed, with its sign; `sanity_curve`: its size, averaged over the seeds; and the mean of that, `sanity`: what
+        remains of the map when the network forgets. A map that becomes its own negative has forgotten nothing, so the
+        sign does not count.
     """
 
     def explain(network: nn.Module, image: Tensor, methods: Sequence) -> list[Tensor]:
@@ -363,8 +366,9 @@ def retest(
         for row in found:
             row["stability"] = float(np.mean([row[f"stability_{name}"] for name in VARIATIONS]))
     if "sanity" in metrics:
-        curves = [explain(network, evidence.image, theirs) for network, theirs in networks]
-        for cam, row, others in zip(cams, found, zip(*curves, strict=True), strict=True):
-            row["sanity_curve"] = [100 * similarity(cam, other) for other in others]
+        maps = [explain(network, evidence.image, theirs) for seed in networks for network, theirs in seed]
+        for cam, row, others in zip(cams, found, zip(*maps, strict=True), strict=True):
+            row["sanity_rho"] = [100 * similarity(cam, other) for other in others]
+            row["sanity_curve"] = np.abs(row["sanity_rho"]).reshape(len(networks), -1).mean(0).tolist()
             row["sanity"] = float(np.mean(row["sanity_curve"]))
     return found
