@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from unioncam_lab import tables
+from unioncam_core import capture, union_cam
+from unioncam_lab import experiment, tables
 from unioncam_lab.experiment import Run
+from unioncam_lab.images import demo_photo
+from unioncam_lab.metrics import evaluate
 from unioncam_lab.tables import holm, interval, mean_curves, paired, ranking, summary, values, wide
 
 METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
@@ -126,12 +129,27 @@ def test_holm_keeps_the_order_and_never_helps(p):
 def test_the_papers_numbers_stand_beside_ours():
     records = some_records()
     table = tables.beside_paper(summary(records), "table 1")
-    row = table.loc[("Average drop, % ↓", "UnionCAM")]
-    assert row["published"] == 43.15
     mean = values(records, "drop")["union_cam"].mean()
-    assert row["difference"] == f"{mean - 43.15:+.1f}"
-    assert row["ours, N = 40"].startswith(f"{mean:.1f} [")
-    assert len(table) == 10
+    column = table.loc["Average drop, % ↓", "UnionCAM"]
+    assert column["published"] == "43.15"
+    assert column["ours, N = 40"].startswith(f"{mean:.1f} [")
+    assert table.loc[("Average drop, % ↓", "rank, published")].tolist() == ["5", "4", "2", "3", "1"]
+    assert table.loc[("Average drop, % ↓", "rank, ours")].tolist() == ["5", "4", "3", "2", "1"]
+    assert table.shape == (8, 5)
+
+
+def test_table_4_has_the_papers_names_of_its_rows():
+    records = some_records()
+    names = dict(zip(METHODS, tables.published("table 4")["drop"], strict=False))
+    records = records[records["method"].isin(names)].assign(method=lambda r: r["method"].map(names))
+    table = tables.beside_paper(summary(records), "table 4")
+    assert list(table.columns) == ["Base", "+ denoising 10", "+ weights", "+ denoising 10, weights"]
+
+
+def test_equal_means_share_a_rank():
+    found = summary(some_records(), ["drop", "increase"])
+    found["mean"] = 20.0
+    assert set(tables.beside_paper(found, "table 1").loc[("Average drop, % ↓", "rank, ours")]) == {"1"}
 
 
 @pytest.mark.parametrize(("name", "rows"), [("table 1", 10), ("table 2", 10), ("table 3", 15), ("table 4", 12)])
@@ -149,17 +167,91 @@ def test_the_published_tables_are_whole_and_consistent(name, rows):
 
 def test_a_ranking_that_holds_and_one_that_does_not():
     def found_in(records):
-        return ranking(records, "table 1", tables.against_table(records, "table 1")).loc["Average drop, % ↓"]
+        return ranking(records, "table 1").loc["Average drop, % ↓"]
 
     found = found_in(some_records())
     assert found["paper, best first"].startswith("UnionCAM > Score-CAM > Group-CAM")
     assert found["ours, best first"].startswith("UnionCAM > Group-CAM > Score-CAM")
-    assert found["and in ours"]
-    assert found["p_holm"] < 0.01
+    assert found["UnionCAM best in paper"]
+    assert found["UnionCAM in ours"] == "best"
     assert 0 < found["tau"] < 1
-    worse = found_in(some_records(better=-8.0))
-    assert not worse["and in ours"]
-    assert worse["p_holm"] == 1
+    assert found_in(some_records(better=-8.0))["UnionCAM in ours"] == "beaten"
+    assert found_in(some_records(better=0.0))["UnionCAM in ours"] == "not distinguishable"
+
+
+def test_another_reading_stands_for_a_method_of_the_table():
+    records = some_records()
+    better = records[records["method"] == "score_cam"].assign(method="score_cam:weights=score")
+    better["drop"] -= 100
+    found = ranking(pd.concat([records, better]), "table 1", {"score_cam": "score_cam:weights=score"})
+    assert found.loc["Average drop, % ↓", "ours, best first"].startswith("Score-CAM (probability) > UnionCAM")
+    assert found.loc["Average drop, % ↓", "UnionCAM in ours"] == "beaten"
+
+
+def test_the_interval_of_a_proportion_is_exact():
+    assert tables.mean_interval(np.zeros(7)) == pytest.approx((0, 40.96), abs=0.01)  # 100 (1 - 0.025 ** (1 / 7))
+    low, high = tables.mean_interval(np.full(110, 100.0))
+    assert (low, high) == (pytest.approx(100 * 0.025 ** (1 / 110)), 100)
+    values = np.array([0.0, 50.0, 100.0])
+    assert tables.mean_interval(values) == interval(values)
+    row = summary(some_records(), ["increase"]).set_index("method").loc["union_cam"]
+    assert row["low"] < row["mean"] < row["high"]
+
+
+def test_pairs_of_proportions_are_compared_by_mcnemar():
+    records = some_records(40)
+    first, second = records["method"] == "union_cam", records["method"] == "grad_cam"
+    records.loc[first, "increase"] = np.arange(40) < 12
+    records.loc[second, "increase"] = np.arange(40) >= 38
+    (row,) = paired(records, "increase", others=["grad_cam"]).itertuples()
+    assert row.p == pytest.approx(stats.binomtest(12, 14).pvalue)
+    assert row.better
+    records.loc[second, "increase"] = records.loc[first, "increase"].to_numpy()
+    assert paired(records, "increase", others=["grad_cam"])["p"].item() == 1
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.0002, "< 0.001"), (0.0014, "= 0.001"), (0.25, "= 0.250"), (1.0, "= 1.000")])
+def test_a_small_p_is_a_bound(p, text):
+    assert tables.p_text(p) == text
+
+
+def test_a_standing_is_one_of_three():
+    def of(*rows):
+        return tables.standing(pd.DataFrame(rows, columns=["better", "clear"]))
+
+    assert of((True, True), (True, True)) == "best"
+    assert of((True, True), (True, False)) == "not distinguishable"
+    assert of((False, False), (True, True)) == "not distinguishable"
+    assert of((True, True), (False, True)) == "beaten"
+
+
+def test_joined_runs_keep_the_first_ones_methods():
+    records = some_records(4).assign(target=3)
+    other = records.assign(drop=0.0, method=records["method"].replace("grad_cam", "LayerCAM"))
+    found = tables.joined(records, other)
+    assert set(found["method"]) == {*METHODS, "LayerCAM"}
+    assert found.groupby("method")["image"].nunique().eq(4).all()
+    assert (values(found, "drop")["union_cam"] == values(records, "drop")["union_cam"]).all()
+    with pytest.raises(ValueError, match="explain 4 and 3 images"):
+        tables.joined(records, other[other["image"] != "0.jpg"])
+    with pytest.raises(ValueError, match="the same classes"):
+        tables.joined(records, other.assign(target=4))
+
+
+def test_the_three_maps_of_unioncam_alone(classifier):
+    """From the betas of a run, against the maps scored anew."""
+    run = experiment.run("demo", classifier, ["union_cam"], ["drop", "increase"], limit=2)
+    found = tables.alone(run.records)
+    assert set(found["method"]) == set(tables.ALONE)
+    for name in run.records["image"]:
+        image = demo_photo(name).image
+        (evidence,) = capture(classifier, image[None], target_layer=classifier.target_layer)
+        steps = union_cam(evidence)
+        for method, cam in (("denoised", steps.denoised), ("region", steps.region), ("union", steps.united)):
+            (expected,) = evaluate(evidence, [cam], ["drop", "increase"])
+            (row,) = found[(found["image"] == name) & (found["method"] == method)].itertuples()
+            assert row.drop == pytest.approx(expected["drop"], abs=1e-2)
+            assert row.masked_probability == pytest.approx(expected["masked_probability"], abs=1e-4)
 
 
 def test_a_sweep_is_sorted_out_by_theta_and_reading():
@@ -232,3 +324,138 @@ def test_a_scorecard_marks_what_nothing_beats_clearly():
     assert card.loc[("s", "grad_cam"), ["mean", "unit"]].tolist() == [0.5, "s"]
     assert card.loc[("drop", "group_cam"), "mean"] == pytest.approx(values(records, "drop")["group_cam"].mean())
     assert card.loc[("in", "union_cam"), "better"] == "higher"
+
+
+def test_several_summaries_stand_below_the_published_row():
+    records = some_records()
+    table = tables.beside_paper({"one": summary(records), "two": summary(records)}, "table 1")
+    assert list(table.loc["Average drop, % ↓"].index) == [
+        "published",
+        "one, N = 40",
+        "two, N = 40",
+        "rank, published",
+        "rank, one",
+        "rank, two",
+    ]
+
+
+def test_a_substituted_method_has_the_name_of_the_one_it_stands_for():
+    records = some_records(4)
+    other = records[records["method"] == "score_cam"].assign(method="score_cam:weights=score", drop=1.0)
+    found = tables.substituted(pd.concat([records, other]), {"score_cam": "score_cam:weights=score"})
+    assert sorted(found["method"].unique()) == sorted(METHODS)
+    assert (values(found, "drop")["score_cam"] == 1).all()
+
+
+def test_a_table_is_read_with_like_and_with_unlike_region_maps():
+    """UnionCAM beats Score-CAM (probability) and loses to Score-CAM (softmax): the verdict depends on the table's."""
+    records = some_records()
+    kinds = {"score_cam:weights=score": ("score_cam", 30), "fusion_cam": ("union_cam", 0)}
+    kinds |= {
+        "union_cam:region_weights=softmax": ("union_cam", -60),
+        "fusion_cam:region_weights=score": ("union_cam", 0),
+    }
+    records.loc[records["method"] == "score_cam", "drop"] -= 40
+    more = [
+        records[records["method"] == of].assign(method=name, drop=lambda rows, by=by: rows["drop"] + by)
+        for name, (of, by) in kinds.items()
+    ]
+    found = tables.readings(pd.concat([records, *more]), "table 1").loc["Average drop, % ↓"]
+    assert found["UnionCAM is best"].to_dict() == {
+        "unlike region maps": "contradicted",
+        "probability in both": "holds",
+        "softmax in both": "holds",
+    }
+    found = tables.readings(pd.concat([records, *more]), "table 3")
+    assert set(found.loc["Deletion, % ↓", "UnionCAM is best"]) == {"no claim"}, "Score-CAM is best in the paper"
+
+
+def test_right_and_wrong_answers_are_told_apart_by_the_label_that_any_row_has():
+    records = some_records(3).assign(label=None, **{"class": "cat"})
+    records.loc[records["method"] == "grad_cam", "label"] = ["cat", "dog", "cat"]
+    found = tables.by_answer(records)
+    assert {name: sorted(rows["image"].unique()) for name, rows in found.items()} == {
+        "right": ["0.jpg", "2.jpg"],
+        "wrong": ["1.jpg"],
+    }
+    assert len(found["right"]) == 2 * len(METHODS)
+    with pytest.raises(ValueError, match=r"3 pictures have no label, such as 0\.jpg"):
+        tables.by_answer(records.assign(label=None))
+
+
+def test_curve_differences_are_paired_means_with_the_bootstraps_interval():
+    records = some_records(30)
+    records.loc[records["method"] == "union_cam", "insertion_curve"] = [
+        np.array([0.0, 4 + i / 10, 1.0], dtype=np.float32) for i in range(30)
+    ]
+    (found,) = tables.curve_differences(records, "insertion", ["union_cam"], "group_cam").values()
+    assert found["share"].tolist() == [0, 50, 100]
+    expected = 100 * (1 + np.arange(30) / 10)
+    assert found["difference"].tolist() == pytest.approx([0, expected.mean(), 0], abs=1e-4)
+    assert [found.loc[1, "low"], found.loc[1, "high"]] == pytest.approx(interval(expected), rel=0.03)
+    assert (found.loc[[0, 2], ["low", "high"]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("percent", "n", "possible"),
+    [("33.33", 3, True), ("33.3", 3, True), ("33.34", 3, False), ("10.72", 2000, False), ("22.15", 2000, True),
+     ("12.5", 8, True), ("0.5", 1000, True), ("0.1", 2000, True), ("0.13", 800, True), ("0.12", 800, True),
+     ("100.00", 7, True), ("27.41", 4952, False), ("10.72", 4952, True)],
+)  # fmt: skip
+def test_a_percentage_is_possible_if_a_whole_number_of_n_rounds_to_it(percent, n, possible):
+    assert tables.possible(percent, n) == possible
+
+
+@given(st.integers(1, 3000), st.data())
+def test_every_share_that_is_printed_is_possible(n, data):
+    k = data.draw(st.integers(0, n))
+    assert tables.possible(f"{100 * k / n:.2f}", n)
+
+
+def a_sweep(n=30, better=8.0):
+    """grad_cam stands for theta = 10, score_cam for 0, and group_cam for 90, whose masked probability is 0.5 less."""
+    records = some_records(n, better=better)
+    thetas = {"score_cam": 0, "grad_cam": 10, "group_cam": 90}
+    records = records[records["method"].isin(thetas)]
+    names = {name: f"union_cam:theta={theta}:percentile_over=map" for name, theta in thetas.items()}
+    low = records["method"] == "group_cam"
+    return records.assign(method=records["method"].replace(names), masked_probability=0.7 - 0.5 * low), names
+
+
+def test_a_sweeps_effects_are_theta_minus_10():
+    records, names = a_sweep()
+    found = tables.theta_effects(records, "drop").set_index("theta")
+    assert list(found.index) == [0, 10, 90]
+    assert list(found["changed"]) == [0, 0, 100]
+    assert found.loc[10, "difference"] == 0
+    drops = values(records, "drop")
+    for theta, name in ((0, "score_cam"), (90, "group_cam")):
+        row, difference = found.loc[theta], drops[names[name]] - drops[names["grad_cam"]]
+        assert row["difference"] == pytest.approx(difference.mean())
+        assert row["low"] < row["difference"] < row["high"]
+        assert row["better"] == (difference.mean() < 0)
+    pairs = paired(records, "drop", names["grad_cam"]).set_index("other")
+    assert found.loc[90, "p_holm"] == pairs.loc[names["group_cam"], "p_holm"], "of the other thetas alone"
+
+
+def test_any_numbers_are_compared_as_records_are():
+    records = some_records(20)
+    found = tables.compared(values(records, "drop"), "union_cam", better="lower")
+    pd.testing.assert_frame_equal(found, paired(records, "drop"))
+
+
+def test_table_4_is_taken_apart_image_by_image():
+    variants = list(tables.published("table 4")["drop"])
+    records = pd.concat(
+        [
+            pd.DataFrame({"image": range(40), "method": m, "drop": 20.0 - 5 * ("weighted" not in m), "increase": 0.0})
+            for m in variants
+        ]
+    )
+    found = tables.table_4_effects(records)
+    lower = tables.QUANTITIES["drop"].heading
+    assert found.loc[("weights, with denoising", lower), "ours"] == "-5.00 [-5.00, -5.00]"
+    assert found.loc[("weights, with denoising", lower), "published"] == "-1.49"
+    assert list(found.xs(lower, level=1)["on ours"]) == ["not distinguishable"] * 2 + ["holds"] * 2
+    assert list(found.xs(lower, level=1)["pictures that differ"]) == ["0 of 40"] * 2 + ["40 of 40"] * 2
+    assert set(found.xs(tables.QUANTITIES["increase"].heading, level=1)["on ours"]) == {"not distinguishable"}
