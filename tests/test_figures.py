@@ -3,6 +3,7 @@
 import base64
 import io
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -105,9 +106,19 @@ def test_published_numbers_are_diamonds_beside_our_means():
     diamonds = next(line for line in axes.lines if line.get_marker() == "D")
     assert list(diamonds.get_xdata()) == [43.15, 72.3]
     assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] == [20, 30]
-    assert axes.get_title() == "Average drop\nbest: UnionCAM; published: UnionCAM"
-    tied = figures.beside_paper(found.assign(mean=20.0), {"drop": {"union_cam": 43.15, "grad_cam": 72.3}})
-    assert tied.axes[0].get_title() == "Average drop", "nobody is best"
+    assert axes.get_title() == "Average drop"
+    assert axes.get_xlabel() == "%, ← better"
+    assert axes.get_xlim()[0] == 0, "an axis that begins elsewhere makes differences look larger"
+
+
+def test_a_method_with_options_has_the_published_number_of_the_method_and_a_control_has_none():
+    found = rows([("score_cam:weights=score", 30.0, 25.0, 35.0), ("fake_cam", 1.0, 0.0, 2.0)])
+    numbers, others = {"drop": {"score_cam": 56.11}}, {"a library": {"drop": {"score_cam": 28.26}}}
+    axes = figures.beside_paper(found, numbers, "title", list(found["method"]), others).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Score-CAM (probability)", "Fake-CAM"]
+    for marker, number in (("D", 56.11), ("X", 28.26)):
+        (marks,) = [line for line in axes.lines if line.get_marker() == marker]
+        np.testing.assert_equal(list(marks.get_xdata()), [number, np.nan])
 
 
 def test_a_difference_is_hollow_where_its_interval_holds_0():
@@ -116,11 +127,27 @@ def test_a_difference_is_hollow_where_its_interval_holds_0():
     assert [dot.get_markerfacecolor() for dot in dots] == [figures.COLOURS["grad_cam"], "white"]
 
 
+def test_a_difference_is_filled_where_its_test_is_clear_whatever_its_interval():
+    found = rows([("grad_cam", 3.0, 1.0, 5.0), ("score_cam", 1.0, 0.1, 3.0)]).assign(
+        clear=[True, False], label=["first", "second"]
+    )
+    (axes,) = figures.differences({"drop": found}, "title").axes
+    dots = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [dot.get_markerfacecolor() for dot in dots] == [figures.COLOURS["grad_cam"], "white"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["first", "second"]
+
+
 def test_a_sweep_has_a_line_for_each_reading():
     found = rows([("", 3.0, 1.0, 5.0)] * 4).assign(reading=["channel", "channel", "map", "map"], theta=[0, 50, 0, 50])
-    axes = figures.sweep(found).axes[0]
-    assert [list(line.get_xdata()) for line in axes.lines] == [[0, 50], [0, 50]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["channel", "map"]
+    figure = figures.sweep(found, "title", {"drop": {0: 9.0}})
+    lines = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
+    assert lines["channel"] == lines["map"] == [0, 50]
+    (diamond,) = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
+    assert (list(diamond.get_xdata()), list(diamond.get_ydata())) == ([0], [9.0])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == [
+        figures.READINGS[name][3] for name in ("channel", "map")
+    ]
     both = pd.concat([found.assign(network="one"), found.assign(network="two")])
     assert titles(figures.sweep(both)) == ["one\nAverage drop", "two\nAverage drop"]
 
@@ -131,6 +158,19 @@ def test_curves_show_their_areas():
         "UnionCAM: 50.0 %",
         "UnionCAM: 25.0 %",
     ]
+
+
+@pytest.mark.parametrize(
+    ("areas", "finding"),
+    [
+        ((0.5, 0.50002), "Insertion: no difference (50.0 % each)"),
+        ((0.5, 0.6), "Insertion: the largest area is that of Grad-CAM"),
+        ((0.6, 0.5, 0.6), "Insertion: the largest area is that of UnionCAM and Score-CAM"),
+    ],
+)
+def test_the_title_of_curves_crowns_nobody_at_a_tie(areas, finding):
+    lines = {method: [area] * 3 for method, area in zip(("union_cam", "grad_cam", "score_cam"), areas, strict=False)}
+    assert titles(figures.curves(lines, lines))[0] == finding
 
 
 def test_a_methods_options_do_not_change_its_colour():
@@ -174,3 +214,83 @@ def test_a_scorecard_is_dark_where_good_and_bold_where_best():
     green = [sum(patch.get_facecolor()[:3]) for patch in axes.patches]
     assert green[0] > green[1]
     assert green[2] < green[3]
+
+
+def test_curves_less_another_methods_have_a_panel_each_with_its_band():
+    frame = pd.DataFrame({"share": [0.0, 50.0, 100.0], "difference": [0.0, 2.0, 0.0], "low": [-1.0] * 3, "high": 3.0})
+    figure = figures.curve_differences(
+        {"insertion": {"union_cam": frame, "score_cam:weights=score": frame}}, "grad_cam", "found"
+    )
+    assert titles(figure) == ["UnionCAM", "Score-CAM\n(probability)"]
+    assert list(figure.axes[0].lines[1].get_ydata()) == [0, 2, 0]
+    assert len(figure.axes[0].collections) == 1
+    assert "less Grad-CAM's" in figure.get_suptitle()
+
+
+def test_ranks_have_the_best_on_top_and_hollow_marks_where_nothing_is_clear():
+    found = {"drop": {"paper": {"grad_cam": 72.3, "union_cam": 43.15}, "ours": {"grad_cam": 20.04, "union_cam": 21.0}}}
+    (axes,) = figures.ranks(found, "title", {"drop": {"ours": {"grad_cam"}}}).axes
+    marks = {(line.get_xdata()[0], line.get_ydata()[0]): line for line in axes.lines if line.get_marker() in "os"}
+    assert {(x, y): line.get_marker() for (x, y), line in marks.items()} == {
+        (0, 2): "s",
+        (0, 1): "s",
+        (1, 1): "o",
+        (1, 2): "o",
+    }
+    assert marks[1, 1].get_markerfacecolor() == "white", "Grad-CAM"
+    assert marks[1, 2].get_markerfacecolor() == figures.COLOURS["union_cam"]
+    assert {"72.3", "43.15", "20.0", "21.0"} <= {text.get_text() for text in axes.texts}
+
+
+def test_pictures_below_the_diagonal_are_counted():
+    records = pd.DataFrame(
+        {
+            "image": [*"abc", *"abc"],
+            "method": ["union_cam"] * 3 + ["score_cam"] * 3,
+            "masked_probability": [0.5, 0.6, 0.7, 0.5, 0.7, 0.6],
+        }
+    )
+    (axes,) = figures.against_diagonal({"pair": (records, "union_cam", "score_cam")}, "title").axes
+    assert [text.get_text() for text in axes.texts] == ["below: 1", "on or above: 2"]
+
+
+def test_a_scoreboard_names_n_and_no_winner():
+    records = pd.DataFrame({"method": ["grad_cam", "union_cam"] * 2, "drop": [1.0, 2.0, 3.0, 4.0]})
+    figure = figures.scoreboard(records)
+    assert titles(figure) == ["Average drop"]
+    assert figure.get_suptitle() == "Means of 2 photos; a dot is one photo"
+
+
+def test_a_reading_with_fewer_thetas_has_no_line_between_them():
+    found = rows([("", 3.0, 1.0, 5.0)] * 5).assign(
+        reading=["channel", "channel", *["map"] * 3], theta=[0, 90, 0, 50, 90]
+    )
+    lines = {line.get_label(): line.get_linestyle() for line in figures.sweep(found).axes[0].lines}
+    assert lines["channel"] == "None"
+    assert lines["map"] == "-"
+
+
+def test_a_paired_sweep_is_filled_where_clear_and_on_one_scale():
+    found = pd.DataFrame({"reading": "map", "theta": [0, 10, 90], "difference": [0.5, 0.0, -4.9], "n": 300})
+    found = found.assign(low=[-1, 0, -8.0], high=[2, 0, -2.0], clear=[False, False, True])
+    both = pd.concat([found.assign(network="one"), found.assign(network="two", difference=0.1 * found["difference"])])
+    figure = figures.paired_sweep(both, "title", published={0: 0.76})
+    first, second = figure.axes
+    assert titles(figure) == ["one\nN = 300", "two\nN = 300"]
+    assert first.get_ylim() == second.get_ylim()
+    dots = {line.get_markerfacecolor(): list(line.get_xdata()) for line in first.lines if line.get_marker() == "o"}
+    assert dots == {figures.READINGS["map"][0]: [90], "white": [0, 10]}
+    assert [list(line.get_ydata()) for line in second.lines if line.get_marker() == "D"] == [[0.76]]
+
+
+def test_masses_take_named_and_other_colours():
+    shares = pd.DataFrame({"colour": ["union_cam", "#80c8ad"], "right": [40, 26], "other": [5, 17]}, index=["a", "b"])
+    bars = figures.masses(shares, "title").axes[0].containers[0]
+    faces = [matplotlib.colors.to_hex(bar.get_facecolor()).lower() for bar in bars]
+    assert faces == [figures.COLOURS["union_cam"].lower(), "#80c8ad"]
+
+
+def test_a_spread_joins_the_dots_of_a_picture():
+    figure = figures.spread({"one": ("union_cam", [0.1, 0.9]), "two": ("grad_cam", [0.2, 0.8])}, "balance", "title")
+    joined = [list(line.get_xdata()) for line in figure.axes[0].lines[:2]]
+    assert joined == [[0.1, 0.2], [0.9, 0.8]]

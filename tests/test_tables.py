@@ -385,9 +385,8 @@ def test_right_and_wrong_answers_are_told_apart_by_the_label_that_any_row_has():
 
 def test_curve_differences_are_paired_means_with_the_bootstraps_interval():
     records = some_records(30)
-    records.loc[records["method"] == "union_cam", "insertion_curve"] = [
-        np.array([0.0, 4 + i / 10, 1.0], dtype=np.float32) for i in range(30)
-    ]
+    for i, row in enumerate(records.index[records["method"] == "union_cam"]):
+        records.at[row, "insertion_curve"] = np.array([0.0, 4 + i / 10, 1.0], dtype=np.float32)
     (found,) = tables.curve_differences(records, "insertion", ["union_cam"], "group_cam").values()
     assert found["share"].tolist() == [0, 50, 100]
     expected = 100 * (1 + np.arange(30) / 10)
@@ -459,3 +458,20 @@ def test_table_4_is_taken_apart_image_by_image():
     assert list(found.xs(lower, level=1)["on ours"]) == ["not distinguishable"] * 2 + ["holds"] * 2
     assert list(found.xs(lower, level=1)["pictures that differ"]) == ["0 of 40"] * 2 + ["40 of 40"] * 2
     assert set(found.xs(tables.QUANTITIES["increase"].heading, level=1)["on ours"]) == {"not distinguishable"}
+
+
+def test_figure_8_holds_only_where_all_of_it_is_clear():
+    rows = pd.DataFrame({"theta": [0, 10, 50, 90], "reading": "map", "n": 300, "clear": [True, False, True, True]})
+    networks = {"one": [False] * 4, "two": [False, False, False, True], "three": [True, False, False, False]}
+    effects = [rows.assign(network=name, better=better) for name, better in networks.items()]
+    effects.append(rows.assign(network="four", better=False, clear=False))
+    found = tables.theta_verdicts(pd.concat(effects))
+    assert list(found.columns) == [f"{name}, N = 300" for name in ("one", "two", "three", "four")]
+    assert list(found.loc[("θ = 0 is worse than 10", "map")]) == [
+        "holds",
+        "holds",
+        "contradicted",
+        "not distinguishable",
+    ]
+    above = found.loc[("each θ above 10 is worse", "map")]
+    assert list(above) == ["holds", "contradicted", "holds", "not distinguishable"]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import matplotlib.patheffects
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -18,9 +19,9 @@ from pandas import DataFrame
 from torch import Tensor
 
 from unioncam_core import Evidence, FusionSteps, UnionSteps, denoise, fuse, pixel_weights
-from unioncam_lab.baselines import find_title
+from unioncam_lab.baselines import CONTROLS, find_title
 from unioncam_lab.metrics import METRICS, auc
-from unioncam_lab.tables import QUANTITIES, interval
+from unioncam_lab.tables import LEVEL, QUANTITIES, interval
 
 FOLDER = Path(__file__).parent.parent / "figures"
 # One colour for each map and method throughout the project, told apart by colour-blind readers too (Okabe-Ito).
@@ -38,6 +39,7 @@ COLOURS = {
     "neutral": "#595959",
 }
 SALIENCY = "inferno"
+HALO = mpl.patheffects.withStroke(linewidth=3, foreground="white")  # behind text that crosses lines
 
 
 def use_style():
@@ -370,6 +372,8 @@ def curves(
 ) -> Figure:
     """Fig. 4 of the paper: an insertion and a deletion curve for each method, with the area below it in percent.
 
+    A panel's title names the best areas: all that are the best when rounded to a tenth of a percent.
+
     Args:
         insertion: method, as in baselines.METHODS -> the class probability at each of the curve's steps.
         deletion: likewise.
@@ -389,13 +393,19 @@ def curves(
         ("deletion", deletion, "deleted from the image", min, "smallest", ("upper right", "lower left")),
     )
     for name, lines, axis, best, word, corners in drawn:
-        areas = {method: 100 * auc(curve) for method, curve in lines.items()}
+        areas = {method: round(100 * auc(curve), 1) for method, curve in lines.items()}
         for method, curve in lines.items():
             label = f"{find_title(method)}: {areas[method]:.1f} %"
             share = np.linspace(0, 100, len(curve))
             axes[name].plot(share, curve, color=method_colour(method), label=label, linewidth=1.8)
-        winner = find_title(best(areas, key=areas.get))
-        axes[name].set_title(f"{name.capitalize()}: the {word} area is {winner}'s")
+        winners = [find_title(method) for method, area in areas.items() if area == best(areas.values())]
+        if len(winners) == len(areas):
+            finding = f"no difference ({best(areas.values()):.1f} % each)"
+        elif len(winners) > 2:
+            finding = f"the {word} area is {best(areas.values()):.1f} %, of {len(winners)} methods"
+        else:
+            finding = f"the {word} area is that of {' and '.join(winners)}"
+        axes[name].set_title(f"{name.capitalize()}: {finding}", fontsize=10)
         axes[name].set(xlabel=f"most salient pixels {axis}, %", ylabel="probability of the class")
         axes[name].set(xlim=(0, 100), ylim=(0, top))
         corner = corners[max(areas.values()) > 50 * top]
@@ -403,15 +413,50 @@ def curves(
     return figure
 
 
+def curve_differences(found: dict[str, dict[str, DataFrame]], other: str, title: str) -> Figure:
+    """Mean curves less another method's, each with its 95 % band: a row of panels for each entry, a panel a method.
+
+    Args:
+        found: kind, "insertion" or "deletion" -> method -> rows as `tables.curve_differences` gives them.
+        other: the method that was subtracted.
+        title: of the figure.
+    """
+    methods = list(dict.fromkeys(method for lines in found.values() for method in lines))
+    size = 1.0 + 2.15 * len(methods), 0.9 + 2.2 * len(found)
+    figure, panels = plt.subplots(
+        len(found), len(methods), figsize=size, sharex=True, sharey="row", squeeze=False, layout="constrained"
+    )
+    better = {"insertion": "above 0 is better", "deletion": "below 0 is better"}
+    for line, (kind, lines) in zip(panels, found.items(), strict=True):
+        for axes, method in zip(line, methods, strict=True):
+            rows, colour = lines[method], method_colour(method)
+            axes.axhline(0, color=COLOURS["neutral"], linewidth=0.8)
+            axes.fill_between(rows["share"], rows["low"], rows["high"], color=colour, alpha=0.25, linewidth=0)
+            axes.plot(rows["share"], rows["difference"], color=colour, linewidth=2)
+            axes.set(xlim=(0, 100), xticks=[0, 50, 100])
+            axes.grid(axis="y", alpha=0.4)
+        line[0].set_ylabel(f"{kind}, points\n({better[kind]})")
+    for axes, method in zip(panels[0], methods, strict=True):
+        axes.set_title(_broken(find_title(method)), fontsize=10, color=method_colour(method))
+    figure.supxlabel("most salient pixels inserted or deleted, %", fontsize=10)
+    figure.suptitle(f"{title}\nmean probability less {find_title(other)}'s, in points, with 95 % bands", fontsize=11)
+    return figure
+
+
+def _broken(title: str) -> str:
+    """A method's title with its options on a line of their own."""
+    return title.replace(" (", "\n(")
+
+
 def scoreboard(records: DataFrame) -> Figure:
-    """The mean of each metric for each method, a panel each, named after its winner; a dot is one photo.
+    """The mean of each metric for each method, a panel each; a dot is one photo.
 
     Args:
         records: a row for each photo and method: `method`, and columns of metrics.METRICS.
     """
     measured = [metric for metric in METRICS if metric in records]
     methods = list(dict.fromkeys(records.method))
-    size = 3.1 * len(measured), 0.8 + 0.36 * len(methods)
+    size = 3.1 * len(measured), 1.1 + 0.36 * len(methods)
     figure, panels = plt.subplots(1, len(measured), figsize=size, sharey=True)
     titles, colours = [find_title(m) for m in methods], [method_colour(m) for m in methods]
     for axes, metric in zip(np.atleast_1d(panels), measured, strict=True):
@@ -422,12 +467,17 @@ def scoreboard(records: DataFrame) -> Figure:
         if metric != "increase":  # one photo has it or has it not
             places = [methods.index(method) for method in records.method]
             axes.plot(values, places, ".", color="black", markersize=4)
-        winner = means.idxmin() if quantity.better == "lower" else means.idxmax()
-        name = quantity.title.lower()
-        axes.set_title(f"best {name}:\n{find_title(winner)}")
-        axes.set(xlabel=f"{name}, %\n({quantity.better} is better)", xlim=(0, None))
+        axes.set_title(quantity.title)
+        axes.set(xlabel=_percent(metric), xlim=(0, None))
     np.atleast_1d(panels)[0].invert_yaxis()
+    n = int(records.groupby("method").size().max())
+    figure.suptitle(f"Means of {n} photo{'s' * (n > 1)}; a dot is one photo", fontsize=11)
     return figure
+
+
+def _percent(quantity: str) -> str:
+    """The label of an axis: its unit, and where the better methods are."""
+    return "%, ← better" if QUANTITIES[quantity].better == "lower" else "%, better →"
 
 
 def _dots(axes: Axes, rows: DataFrame):
@@ -437,113 +487,229 @@ def _dots(axes: Axes, rows: DataFrame):
         axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8)
 
 
-def beside_paper(found: DataFrame, published: dict[str, dict[str, float]]) -> Figure:
+def beside_paper(
+    found: DataFrame,
+    published: dict[str, dict[str, float]],
+    title: str = "",
+    methods: Sequence[str] | None = None,
+    others: dict[str, dict[str, dict[str, float]]] | None = None,
+) -> Figure:
     """Our means with their intervals, and the published numbers as diamonds: a panel for each quantity.
 
     Args:
         found: `tables.summary` of our records.
         published: quantity -> method -> percent, as `tables.published` gives it.
+        title: of the figure.
+        methods: which are shown, the published by default. A method of which no number is published stands without; one
+            with other options has the number of the method without them.
+        others: name -> more such numbers, drawn as crosses.
     """
-    methods = list(dict.fromkeys(method for numbers in published.values() for method in numbers))
-    size = 4.2 * len(published), 1.6 + 0.42 * len(methods)
+    methods = list(methods or dict.fromkeys(method for numbers in published.values() for method in numbers))
+    size = 4.2 * len(published), 1.9 + 0.36 * len(methods)
     figure, panels = plt.subplots(1, len(published), figsize=size, sharey=True, squeeze=False)
-    for axes, (quantity, numbers) in zip(panels[0], published.items(), strict=True):
-        ours = found[found["quantity"] == quantity].set_index("method").loc[methods]
-        _dots(axes, ours)
-        axes.plot(
-            [numbers[method] for method in methods], range(len(methods)), "D", color="white", mec="black", mew=1.2
-        )
-        best = min if QUANTITIES[quantity].better == "lower" else max
-        firsts = [[m for m in methods if of[m] == best(of[m] for m in methods)] for of in (ours["mean"], numbers)]
-        alone = all(len(first) == 1 for first in firsts)
-        finding = "\nbest: {}; published: {}".format(*(find_title(first[0]) for first in firsts)) if alone else ""
-        axes.set_title(QUANTITIES[quantity].title + finding)
-        axes.set(xlabel=f"% ({QUANTITIES[quantity].better} is better)")
+    marks = {"published, of another network and other pictures": (published, "D", "white")}
+    marks |= {name: (numbers, "X", "#cccccc") for name, numbers in (others or {}).items()}
+    for axes, quantity in zip(panels[0], published, strict=True):
+        rows = found[found["quantity"] == quantity].set_index("method").loc[methods]
+        for numbers, marker, colour in marks.values():
+            theirs = numbers.get(quantity, {})
+            points = [theirs.get(m, theirs.get(m.partition(":")[0], np.nan)) for m in methods]
+            axes.plot(points, range(len(methods)), marker, color=colour, mec="black", mew=1.1, markersize=7)
+        _dots(axes, rows)
+        axes.set_title(QUANTITIES[quantity].title)
+        axes.set(xlabel=_percent(quantity))
+        axes.set_xlim(left=min(0, rows["low"].min(), rows["mean"].min()))
         axes.grid(axis="x", alpha=0.4)
         axes.margins(y=0.1)
     panels[0, 0].set_yticks(range(len(methods)), [find_title(method) for method in methods])
     panels[0, 0].invert_yaxis()
-    handles = [
-        mpl.lines.Line2D(
-            [], [], marker="o", color=COLOURS["neutral"], linewidth=3, label="ours, mean and 95 % interval"
-        ),
-        mpl.lines.Line2D([], [], marker="D", color="white", mec="black", linestyle="", label="published"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    line = {"marker": "o", "color": COLOURS["neutral"], "linewidth": 3}
+    handles = [mpl.lines.Line2D([], [], label="ours, mean and 95 % interval", **line)]
+    for name, (_, marker, colour) in marks.items():
+        look = {"marker": marker, "color": colour, "mec": "black", "linestyle": ""}
+        handles.append(mpl.lines.Line2D([], [], label=name, **look))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
 def differences(found: dict[str, DataFrame], title: str) -> Figure:
-    """Differences of means with their intervals, a panel for each entry; filled where 0 lies outside, else hollow.
+    """Differences of means with their intervals, a panel for each entry; filled where clear, else hollow.
+
+    Clear is what `tables.paired` calls so, in its column `clear`; without one, an interval that leaves 0 out.
 
     Args:
-        found: label of the axis -> rows with `other`, `difference`, `low` and `high`, as `tables.paired` gives them.
+        found: label of the axis -> rows with `other`, `difference`, `low` and `high`, as `tables.paired` gives them;
+            and `label`, if something else than the other method's title shall stand beside the row.
         title: of the figure.
     """
     rows = max(len(each) for each in found.values())
-    size = 4.2 * len(found), 1.3 + 0.34 * rows
+    size = 4.2 * len(found), 1.7 + 0.34 * rows
     figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
+    tested = all("clear" in each for each in found.values())
     for axes, (label, each) in zip(panels[0], found.items(), strict=True):
         for place, row in enumerate(each.itertuples()):
             colour = method_colour(row.other)
-            clear = row.low > 0 or row.high < 0
+            clear = row.clear if tested else row.low > 0 or row.high < 0
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=3, alpha=0.5)
             axes.plot(row.difference, place, "o", color=colour, mfc=colour if clear else "white", markersize=8)
         axes.axvline(0, color=COLOURS["neutral"], linewidth=0.8)
         axes.set(xlabel=label)
-        axes.set_yticks(range(len(each)), [find_title(other) for other in each["other"]])
+        axes.set_yticks(range(len(each)), each["label"] if "label" in each else each["other"].map(find_title))
         axes.grid(axis="x", alpha=0.4)
         axes.margins(y=0.1)
     panels[0, 0].invert_yaxis()
-    figure.suptitle(title)
+    rule = f"clear: Holm-corrected p < {LEVEL:g}" if tested else "95 % interval without 0"
+    handles = [
+        mpl.lines.Line2D([], [], marker="o", color=COLOURS["neutral"], mfc=colour, linewidth=3, label=label)
+        for colour, label in ((COLOURS["neutral"], rule), ("white", "not so"))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
-def means(found: DataFrame, title: str) -> Figure:
-    """Means with their 95 % intervals, a panel for each quantity; the best of each is named above.
+def ranks(
+    found: dict[str, dict[str, dict[str, float]]], title: str, alike: dict[str, dict[str, set[str]]] | None = None
+) -> Figure:
+    """The order of methods in several tables, best on top: a panel for each quantity, a column a table, lines between.
+
+    Args:
+        found: quantity -> name of the table -> method -> percent.
+        title: of the figure.
+        alike: quantity -> name of a table of ours -> the methods that are not clearly different from UnionCAM there,
+            whose marks are hollow. Tables that it lacks are published ones, of squares: they cannot be tested.
+    """
+    alike = alike or {}
+    columns = max(len(each) for each in found.values())
+    figure, panels = plt.subplots(len(found), 1, figsize=(1.75 * columns + 1.9, 2.75 * len(found) + 1), squeeze=False)
+    for axes, (quantity, named) in zip(panels[:, 0], found.items(), strict=True):
+        ascending, tested = QUANTITIES[quantity].better == "lower", alike.get(quantity, {})
+        methods = list(next(iter(named.values())))
+        tables = [pd.Series(each)[methods].rank(ascending=ascending, method="first") for each in named.values()]
+        for method in methods:
+            colour, y = method_colour(method), [places[method] for places in tables]
+            axes.plot(range(len(y)), y, color=colour, linewidth=3 if method == "union_cam" else 1.5, alpha=0.6)
+            for x, (name, each) in enumerate(named.items()):
+                look = {"mfc": "white" if method in tested.get(name, ()) else colour, "mew": 2}
+                axes.plot(x, y[x], "o" if name in tested else "s", color=colour, markersize=11, **look)
+                text = f"{each[method]:.1f}" if name in tested else f"{each[method]:g}"
+                axes.text(x + 0.1, y[x] - 0.28, text, fontsize=9, va="center", path_effects=[HALO])
+            for x, side, edge in ((0, "right", -0.13), (len(y) - 1, "left", len(y) - 0.62)):
+                axes.text(edge, y[x], find_title(method), ha=side, va="center", color=colour, weight="bold", fontsize=9)
+        axes.set(xlim=(-0.1, columns - 0.75), ylim=(len(methods) + 0.5, 0.4), yticks=[])
+        axes.set_xticks(range(len(named)), list(named), fontsize=9)
+        axes.set_title(f"{QUANTITIES[quantity].heading}, the best on top", loc="left", fontsize=10)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    note = f"squares: published; hollow: not clearly different from UnionCAM (Holm-corrected p ≥ {LEVEL:g})"
+    figure.supxlabel(note, fontsize=9)
+    return figure
+
+
+def against_diagonal(found: dict[str, tuple[DataFrame, str, str]], title: str) -> Figure:
+    """What two methods leave of the class on each picture, the one against the other: a panel for each pair.
+
+    Args:
+        found: title of the panel -> (records, method on the y axis, method on the x axis).
+        title: of the figure.
+    """
+    figure, panels = plt.subplots(
+        1, len(found), figsize=(3.9 * len(found), 4.2), sharey=True, squeeze=False, layout="compressed"
+    )
+    for axes, (label, (records, method, other)) in zip(panels[0], found.items(), strict=True):
+        left = 100 * records.pivot(index="image", columns="method", values="masked_probability")[[method, other]]
+        below = left[method] < left[other] - 1e-3
+        for rows, colour, mark in ((left[~below], COLOURS["neutral"], "o"), (left[below], COLOURS["fusion_cam"], "v")):
+            axes.plot(rows[other], rows[method], mark, color=colour, markersize=4, alpha=0.55, mew=0)
+        axes.plot([0, 100], [0, 100], color="black", linewidth=0.8)
+        axes.text(97, 4, f"below: {below.sum()}", ha="right", color=COLOURS["fusion_cam"], weight="bold")
+        axes.text(3, 94, f"on or above: {(~below).sum()}", color=COLOURS["neutral"], weight="bold")
+        axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=[0, 50, 100], yticks=[0, 50, 100])
+        axes.set(
+            xlabel=f"{find_title(other)}: probability left, %", ylabel=f"{find_title(method)}: probability left, %"
+        )
+        axes.set_title(label, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def means(found: DataFrame, title: str, firsts: DataFrame | None = None) -> Figure:
+    """Means with their 95 % intervals, a panel for each quantity; controls stand below a line.
 
     Args:
         found: as `tables.summary` gives it.
         title: of the figure.
+        firsts: as `tables.firsts` gives it for the quantities: which method is first is said where it is clear.
     """
     quantities, methods = (list(dict.fromkeys(found[name])) for name in ("quantity", "method"))
-    size = 3.1 * len(quantities), 1.3 + 0.36 * len(methods)
+    methods = sorted(methods, key=lambda method: method in CONTROLS)
+    size = 3.1 * len(quantities), 1.5 + 0.3 * len(methods)
     figure, panels = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
     for axes, quantity in zip(panels[0], quantities, strict=True):
         rows = found[found["quantity"] == quantity].set_index("method").loc[methods]
         _dots(axes, rows)
-        lower = QUANTITIES[quantity].better == "lower"
-        best = rows["mean"].idxmin() if lower else rows["mean"].idxmax()
-        axes.set_title(f"{QUANTITIES[quantity].title}\nbest: {find_title(best)}")
-        axes.set(xlabel=f"% ({QUANTITIES[quantity].better} is better)")
+        heading = QUANTITIES[quantity].title
+        if firsts is not None:
+            first = firsts.loc[QUANTITIES[quantity].heading]
+            alone = first["not clearly worse"] == "none"
+            heading += f"\n{first['best mean']} is clearly first" if alone else "\nno method is clearly first"
+        axes.set_title(heading, fontsize=10)
+        axes.set(xlabel=f"{_percent(quantity)}, N = {rows['n'].max():,}")
+        axes.set_xlim(left=min(0, rows["low"].min()))
         axes.grid(axis="x", alpha=0.4)
-        axes.margins(y=0.1)
+        axes.margins(y=0.06)
+        controls = sum(method in CONTROLS for method in methods)
+        if 0 < controls < len(methods):
+            axes.axhline(len(methods) - controls - 0.5, color=COLOURS["neutral"], linewidth=0.8, linestyle=":")
     panels[0, 0].set_yticks(range(len(methods)), [find_title(method) for method in methods])
     panels[0, 0].invert_yaxis()
-    figure.suptitle(title)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
-def forgetting(curves: dict[str, tuple[Sequence[float], dict[str, Sequence[float]]]]) -> Figure:
-    """How much of a map is left when the network's layers are randomized from the top, a panel for each network.
+def forgetting(left: dict[str, tuple[Sequence[float], DataFrame]], title: str, chance: Sequence[float] = ()) -> Figure:
+    """How much of a map is left when the network's layers are shuffled from the top, a panel for each network.
 
     Args:
-        curves: network -> (share of its layers in percent, method -> similarity in percent).
+        left: network -> (share of its layers in percent, rows as `tables.forgotten` gives them).
+        title: of the figure.
+        chance: for each network what unrelated maps have in common, in percent; a dashed line.
     """
-    figure, panels = plt.subplots(1, len(curves), figsize=(5.2 * len(curves), 4), sharey=True, squeeze=False)
-    for axes, (network, (shares, methods)) in zip(panels[0], curves.items(), strict=True):
-        for method, left in methods.items():
-            axes.plot([0, *shares], [100, *left], "o-", color=method_colour(method), label=find_title(method))
-        axes.axhline(0, color=COLOURS["neutral"], linewidth=0.8)
-        axes.set(title=network, xlabel="layers randomized, from the top, %")
-    panels[0, 0].set_ylabel("rank correlation with the map\nof the trained network, %")
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center")
+    figure, panels = plt.subplots(1, len(left), figsize=(5.4 * len(left), 4.6), sharey=True, squeeze=False)
+    for i, (axes, (network, (shares, found))) in enumerate(zip(panels[0], left.items(), strict=True)):
+        methods = list(dict.fromkeys(found["method"]))
+        for k, method in enumerate(methods):
+            rows = found[found["method"] == method].sort_values("stage")
+            place = rows["stage"].to_numpy() + 0.09 * (k - (len(methods) - 1) / 2)  # side by side, not over each other
+            look = {"color": method_colour(method), "linestyle": "--" if ":" in method else "-"}
+            axes.plot([0, *place], [100, *rows["mean"]], marker="o", markersize=5, linewidth=1.2, alpha=0.85, **look)
+            axes.vlines(place, rows["low"], rows["high"], color=look["color"], linewidth=3, alpha=0.4)
+        if i < len(chance):
+            axes.axhline(chance[i], color=COLOURS["neutral"], linewidth=1, linestyle="--")
+        axes.set_xticks(range(len(shares) + 1), ["0", *(f"{share:.0f}" for share in shares)])
+        axes.set(title=network, ylim=(0, 103), xlabel="layers shuffled, from the last one, %")
+        axes.grid(axis="y", alpha=0.4)
+    panels[0, 0].set_ylabel("|rank correlation| with the map of the\ntrained network, % (← lower is better)")
+    shown = list(dict.fromkeys(method for _, found in left.values() for method in found["method"]))
+    handles = [
+        mpl.lines.Line2D(
+            *([], []), color=method_colour(m), marker="o", ls="--" if ":" in m else "-", label=_broken(find_title(m))
+        )
+        for m in shown
+    ]
+    if chance:
+        handles.append(mpl.lines.Line2D([], [], color=COLOURS["neutral"], linestyle="--", label="unrelated maps"))
+    figure.legend(handles=handles, loc="outside right center")
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
 def scorecard(card: DataFrame, title: str) -> Figure:
     """Methods x what is asked of a map, in groups: means, dark where good; bold where no other is clearly better.
+
+    Above each column stands its direction and N; what costs time is blue, all else green. Controls stand apart.
 
     Args:
         card: as `tables.scorecard` gives it.
@@ -551,66 +717,135 @@ def scorecard(card: DataFrame, title: str) -> Figure:
     """
     columns = list(dict.fromkeys(zip(card["group"], card["label"], strict=True)))
     methods = list(dict.fromkeys(card["method"]))
-    figure, axes = plt.subplots(figsize=(1.25 * len(columns) + 1.6, 0.46 * len(methods) + 1.9))
+    controls = set(card.loc[card["control"], "method"])
+    top = {method: y + 0.25 * (method in controls) for y, method in enumerate(methods)}
+    figure, axes = plt.subplots(figsize=(1.25 * len(columns) + 2.4, 0.42 * len(methods) + 2.2))
     for x, (group, label) in enumerate(columns):
         rows = card[(card["group"] == group) & (card["label"] == label)].set_index("method").loc[methods]
-        sign = -1 if rows["better"].iloc[0] == "lower" else 1
-        value = sign * rows["mean"]
+        lower, unit = rows["better"].iloc[0] == "lower", rows["unit"].iloc[0]
+        value = np.log(rows["mean"]) if unit == "s" else rows["mean"]
+        value = -value if lower else value
         grade = (value - value.min()) / ((value.max() - value.min()) or 1)
-        for y, (method, row) in enumerate(rows.iterrows()):
-            axes.add_patch(
-                mpl.patches.Rectangle((x, y), 0.96, 0.92, color=mpl.colormaps["Greens"](0.08 + 0.6 * grade[method]))
-            )
-            text = f"{row['mean']:.1f}" if row["unit"] == "%" else f"{row['mean']:.2g} {row['unit']}"
+        shades = mpl.colormaps["Greens" if unit == "%" else "Blues"]
+        for method, row in rows.iterrows():
+            y, missing = top[method], np.isnan(row["mean"])
+            colour = "#f4f4f4" if missing else shades(0.08 + 0.6 * grade[method])
+            axes.add_patch(mpl.patches.Rectangle((x, y), 0.96, 0.92, color=colour))
+            number = f"{row['mean']:.1f}" if unit == "%" else f"{row['mean']:.2g} {unit}"
+            text = "·" if missing else number.replace("-", "\N{MINUS SIGN}")
             weight = "bold" if row["among the best"] else "normal"
             axes.text(x + 0.48, y + 0.46, text, ha="center", va="center", weight=weight, fontsize=10)
-        axes.text(x + 0.48, -0.12, f"{label} {'↓' if sign < 0 else '↑'}", ha="center", va="bottom", fontsize=9)
+        heading = f"{label}, {unit}\n{'↓ lower' if lower else '↑ higher'} is better\nN = {rows['n'].max():,}"
+        axes.text(x + 0.48, -0.12, heading, ha="center", va="bottom", fontsize=8.5, linespacing=1.25)
     for group in dict.fromkeys(card["group"]):
         places = [x for x, column in enumerate(columns) if column[0] == group]
         middle = (places[0] + places[-1] + 0.96) / 2
-        axes.plot([places[0] + 0.03, places[-1] + 0.93], [-0.92, -0.92], color=COLOURS["neutral"], clip_on=False)
-        axes.text(middle, -1.0, group, ha="center", va="bottom", weight="bold", fontsize=10)
-    axes.set(xlim=(0, len(columns)), ylim=(len(methods), -1.5), xticks=[])
-    axes.set_yticks([y + 0.46 for y in range(len(methods))], [find_title(method) for method in methods])
+        axes.plot([places[0] + 0.03, places[-1] + 0.93], [-1.92, -1.92], color=COLOURS["neutral"], clip_on=False)
+        axes.text(middle, -2.0, group, ha="center", va="bottom", weight="bold", fontsize=10)
+    axes.set(xlim=(0, len(columns)), ylim=(max(top.values()) + 1, -2.6), xticks=[])
+    axes.set_yticks([y + 0.46 for y in top.values()], [find_title(method) for method in methods])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def sweep(found: DataFrame, title: str = "", published: dict[str, dict[float, float]] | None = None) -> Figure:
+    """Fig. 8 of the paper: each quantity against theta, a line for each reading of Eq. 1, with 95 % intervals.
+
+    A reading with fewer thetas than another has markers only, because nothing is known between them.
+
+    Args:
+        found: rows with `reading`, `theta`, `quantity`, `mean`, `low` and `high`; and `network`, if there are several.
+        title: of the figure.
+        published: quantity -> theta -> percent, drawn as diamonds.
+    """
+    panel_of = [name for name in ("network", "quantity") if name in found]
+    groups = found.groupby(panel_of, sort=False)
+    figure, panels = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 4.2), squeeze=False)
+    for axes, (names, group) in zip(panels[0], groups, strict=True):
+        quantity = QUANTITIES[names[-1]]
+        _readings(axes, group, "mean")
+        for theta, number in (published or {}).get(names[-1], {}).items():
+            axes.plot(theta, number, "D", color="white", mec="black", mew=1.2, markersize=7, zorder=4)
+        axes.set(title="\n".join([*names[:-1], quantity.title]), ylabel=f"% ({quantity.better} is better)")
+    _reading_legend(figure, found, published)
     figure.suptitle(title)
     return figure
 
 
-def sweep(found: DataFrame) -> Figure:
-    """Fig. 8 of the paper: each quantity against theta, a line for each reading of Eq. 1, with 95 % intervals.
+def paired_sweep(
+    found: DataFrame, title: str, theta: float = 10, published: dict[float, float] | None = None
+) -> Figure:
+    """Each theta of a sweep minus one of them, image by image, a panel for each network, all on one scale.
 
     Args:
-        found: rows with `reading`, `theta`, `quantity`, `mean`, `low` and `high`; and `network`, if there are several.
+        found: `tables.theta_effects` of "drop minus increase", with `network`; a marker is filled where `clear`.
+        title: of the figure.
+        theta: what the others are compared with.
+        published: theta -> the paper's difference in percentage points, drawn as a diamond in each panel.
     """
-    panel_of = [name for name in ("network", "quantity") if name in found]
-    looks = {"channel": ("--", "s", "score_cam"), "positive": ("-.", "^", "fusion_cam"), "map": ("-", "o", "denoising")}
-    groups = found.groupby(panel_of, sort=False)
-    figure, panels = plt.subplots(1, len(groups), figsize=(4.2 * len(groups), 3.6), squeeze=False)
-    for axes, (names, group) in zip(panels[0], groups, strict=True):
-        quantity = QUANTITIES[names[-1]]
-        for reading, rows in group.groupby("reading", sort=False):
-            line, marker, name = looks[reading]
-            axes.plot(
-                rows["theta"], rows["mean"], line, marker=marker, color=COLOURS[name], label=reading, markersize=5
-            )
-            axes.fill_between(rows["theta"], rows["low"], rows["high"], color=COLOURS[name], alpha=0.12)
-        axes.set(title="\n".join([*names[:-1], quantity.title]), xlabel="θ, percentile")
-        axes.set(ylabel=f"% ({quantity.better} is better)")
-    panels[0, 0].legend(title="percentile of")
+    groups = found.groupby("network", sort=False)
+    size = 3.5 * len(groups) + 0.5, 4.4
+    figure, panels = plt.subplots(1, len(groups), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes, (network, group) in zip(panels[0], groups, strict=True):
+        _readings(axes, group, "difference")
+        for place, number in (published or {}).items():
+            axes.plot(place, number, "D", color="white", mec="black", mew=1.2, markersize=7, zorder=4)
+        axes.axhline(0, color=COLOURS["neutral"], linewidth=0.8, zorder=0)
+        axes.set_title(f"{network}\nN = {group['n'].max():,}")
+    panels[0, 0].set_ylabel(f"drop − increase: θ minus θ = {theta:g},\npercentage points\n← better        worse →")
+    _reading_legend(figure, found, published, ("filled: clearly other than 0",) if "clear" in found else ())
+    figure.suptitle(title)
     return figure
+
+
+def _readings(axes: Axes, rows: DataFrame, value: str):
+    """A line with its band for each reading of Eq. 1; markers alone where it has fewer thetas than another."""
+    counts = rows.groupby("reading")["theta"].nunique()
+    for reading, own in rows.sort_values("theta").groupby("reading", sort=False):
+        colour, line, marker, _ = READINGS[reading]
+        x, y, low, high = (own[name].to_numpy() for name in ("theta", value, "low", "high"))
+        if counts[reading] < counts.max():
+            line, x = "none", x + {"channel": -1.5, "positive": 1.5}.get(reading, 0)  # beside each other, if equal
+            axes.vlines(x, low, high, color=colour, linewidth=2, alpha=0.35)
+        else:
+            axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        axes.plot(x, y, linestyle=line, color=colour, linewidth=1.6, label=reading)
+        clear = own["clear"].to_numpy(dtype=bool) if "clear" in own else np.full(len(own), True)
+        for places, face in ((clear, colour), (~clear, "white")):
+            axes.plot(x[places], y[places], marker, color=colour, mfc=face, markersize=5.5)
+    axes.set(xlabel="θ, percentile", xticks=[0, 10, 30, 50, 70, 90])
+    axes.grid(axis="y", alpha=0.4)
+
+
+def _reading_legend(figure: Figure, rows: DataFrame, published: dict | None, notes: Sequence[str] = ()):
+    """Below the panels: what θ is a percentile of, and what else is drawn."""
+    colours, lines, markers, labels = map(list, zip(*(READINGS[r] for r in rows["reading"].unique()), strict=True))
+    handles = [
+        mpl.lines.Line2D([], [], color=colour, linestyle=line, marker=marker)
+        for colour, line, marker in zip(colours, lines, markers, strict=True)
+    ]
+    handles.append(mpl.patches.Patch(color=COLOURS["neutral"], alpha=0.25))
+    labels.append("; ".join(["95 % interval", *notes]))
+    if published:
+        handles.append(mpl.lines.Line2D([], [], marker="D", color="white", mec="black", mew=1.2, linestyle=""))
+        labels.append("published (VGG16, ILSVRC2012)")
+    columns = 3 if len(figure.axes) > 2 else 2 if len(figure.axes) > 1 else 1
+    look = {"ncols": columns, "fontsize": 9, "title": "θ is a percentile of", "title_fontsize": 9}
+    figure.legend(handles, labels, loc="outside lower center", **look)
 
 
 def masses(shares: DataFrame, title: str) -> Figure:
     """Where a map's mass lies: for each method a bar of the shares on the right object, the other one, the background.
 
     Args:
-        shares: a row for each label, with the columns `colour` (a name in COLOURS), `right`, `other`, both in percent.
+        shares: a row for each label, with the columns `colour` (a name in COLOURS, or any colour of matplotlib), and
+            `right` and `other`, both in percent.
         title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(8.5, 1.3 + 0.42 * len(shares)))
-    colours, pale = [COLOURS[name] for name in shares["colour"]], "#e6e6e6"
+    colours, pale = [COLOURS.get(name, name) for name in shares["colour"]], "#e6e6e6"
     parts = (
         ("right object", shares["right"], colours, COLOURS["neutral"], {}),
         ("other object", shares["other"], colours, COLOURS["neutral"], {"alpha": 0.5, "hatch": "////"}),
@@ -635,12 +870,15 @@ def masses(shares: DataFrame, title: str) -> Figure:
 def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str) -> Figure:
     """A value of each picture as a dot, and their mean with its bootstrap 95 % interval: a line for each method.
 
+    Thin grey lines join the dots of one picture, so that it is seen in which pictures the methods differ.
+
     Args:
         values: label -> (name of a colour, a value for each picture).
         axis: label of the axis.
         title: of the figure.
     """
-    figure, axes = plt.subplots(figsize=(8.5, 1.0 + 0.42 * len(values)))
+    figure, axes = plt.subplots(figsize=(8.5, 1.2 + 0.55 * len(values)))
+    axes.plot([found for _, found in values.values()], range(len(values)), color="#cccccc", linewidth=0.7, zorder=0)
     for place, (colour, found) in enumerate(values.values()):
         found = np.asarray(found, dtype=float)
         axes.plot(found, np.full(len(found), place), ".", color=COLOURS[colour], alpha=0.45, markersize=9)
@@ -649,7 +887,7 @@ def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str
     axes.set_yticks(range(len(values)), list(values))
     axes.margins(y=0.15)
     axes.invert_yaxis()
-    axes.set(xlabel=f"{axis}\n(a dot is one scene, a diamond their mean, the line its 95 % interval)")
+    axes.set(xlabel=f"{axis}\n(dots joined by a line: one scene; diamond: mean, with its 95 % interval)")
     figure.suptitle(title, fontsize=11)
     axes.grid(axis="x", alpha=0.4)
     return figure

@@ -4,8 +4,12 @@
     summary, wide          means with 95 % intervals
     paired                 one method against the others, image by image
     standing               whether a method is better than all others, beaten by one, or neither
+    firsts                 the best mean of each quantity, and what it does not clearly beat
+    unsigned, forgotten    what is left of maps when the network forgets, whatever its sign
     joined, alone          records of two runs as one; UnionCAM's three maps as methods of their own
     beside_paper, ranking  the paper's Tables 1-4
+    readings               the same under each choice of region maps
+    by_answer              right and wrong answers apart
 
 Every quantity is in percent. Tables are data frames: `to_markdown()`, `to_latex()` and `to_csv()` export them.
 
@@ -16,6 +20,7 @@ says "clear", "beyond chance" or "beaten" in this project means this rule.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +70,7 @@ QUANTITIES = {
     **_column("energy", "Mass on the object", "higher"),
     **_column("iou", "IoU at 0.5", "higher"),
     **_column("best_iou", "Best IoU", "higher"),
+    **_column("recall", "Recall at 0.5", "higher"),
     **_column("complexity", "Complexity", "lower"),
     **_column("coherency", "Coherency", "higher"),
     **_column("adcc", "ADCC", "higher"),
@@ -167,6 +173,57 @@ def by_theta(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
     return found.assign(theta=[float(o["theta"]) for o in options], reading=[o["percentile_over"] for o in options])
 
 
+def theta_effects(
+    records: pd.DataFrame, quantity: str = "drop minus increase", theta: float = 10, changed: float = 0.01
+) -> pd.DataFrame:
+    """What each theta of a sweep changes against one of them, image by image, under each reading of Eq. 1.
+
+    Args:
+        records: with methods named union_cam:theta=…:percentile_over=….
+        quantity: one of the QUANTITIES.
+        theta: what the others are compared with; each reading must have it.
+        changed: a difference of probabilities.
+
+    Returns:
+        For each reading and theta the columns of `paired` with the signs of theta minus the given one; `theta`,
+        `reading`; and `changed`, the percentage of images in which the probability under the map differs from that at
+        the smallest theta by more than the given difference. Holm's correction is for the thetas of one reading.
+    """
+    probabilities = records.pivot(index="image", columns="method", values="masked_probability")
+    found = []
+    for reading, rows in by_theta(records, [quantity]).groupby("reading", sort=False):
+        names = rows.sort_values("theta").set_index("theta")["method"]
+        pairs = paired(records, quantity, names[theta], list(names)).set_index("other").drop(columns="better")
+        pairs[["difference", "low", "high"]] = -pairs[["difference", "high", "low"]].to_numpy() + 0.0
+        pairs["better"] = pairs["difference"] * (1 if QUANTITIES[quantity].better == "higher" else -1) > 0
+        moved = (probabilities[list(names)].sub(probabilities[names.iloc[0]], axis=0).abs() > changed).mean()
+        thetas = names.reset_index().set_index("method")["theta"]
+        pairs.loc[names[theta]] = 0.0, 0.0, 0.0, 1.0, 1.0, len(probabilities), False, False
+        pairs = pairs.assign(theta=thetas, changed=100 * moved, reading=reading)
+        found.append(pairs.sort_values("theta").reset_index(names="other"))
+    return pd.concat(found, ignore_index=True)
+
+
+def theta_verdicts(effects: pd.DataFrame) -> pd.DataFrame:
+    """Whether the paper's Figure 8 is seen: that no denoising is worse than theta = 10, and that all above it is worse.
+
+    Args:
+        effects: `theta_effects` against 10, with `network`.
+
+    Returns:
+        Rows (claim, reading), a column for each network. A claim "holds" where all its comparisons are clearly in its
+        favour, is "contradicted" where one is clearly against it, and is "not distinguishable" elsewhere.
+    """
+    claims = {"θ = 0 is worse than 10": effects["theta"] == 0, "each θ above 10 is worse": effects["theta"] > 10}
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for claim, chosen in claims.items():
+        for (reading, network), rows in effects[chosen].groupby(["reading", "network"], sort=False):
+            in_favour, against = (rows["clear"] & (rows["better"] == better) for better in (False, True))
+            verdict = "holds" if in_favour.all() else "contradicted" if against.any() else "not distinguishable"
+            found.setdefault((claim, reading), {})[f"{network}, N = {rows['n'].max():,}"] = verdict
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
 def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
     """The mean curve of each method: insertion, deletion (class probability, steps + 1) or sanity (percent, networks).
 
@@ -178,6 +235,65 @@ def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
         for kind in ("insertion", "deletion", "sanity")
         if f"{kind}_curve" in records
     }
+
+
+def unsigned(records: pd.DataFrame) -> pd.DataFrame:
+    """Records in which a map's negative counts as the map when the network has forgotten, as `metrics.retest` does.
+
+    The `sanity_curve` of older runs is of one seed and has a sign. Here it becomes `sanity_rho`, and `sanity_curve` and
+    its mean `sanity` are of its size. Records that have `sanity_rho` are returned as they are.
+    """
+    if "sanity_curve" not in records or "sanity_rho" in records:
+        return records
+    sizes = [np.abs(curve) for curve in records["sanity_curve"]]
+    sanity = [float(size.mean()) for size in sizes]
+    return records.assign(sanity_rho=records["sanity_curve"], sanity_curve=sizes, sanity=sanity)
+
+
+def forgotten(records: pd.DataFrame) -> pd.DataFrame:
+    """How alike maps remain as ever more layers are shuffled: the mean |rho|, in percent, with its 95 % interval.
+
+    Returns:
+        A row for each method and `stage`, from 1 (the last layer alone): `mean`, `low`, `high`, and `n` images.
+    """
+    rows = []
+    for method, curves in unsigned(records).groupby("method", sort=False)["sanity_curve"]:
+        stages = np.stack(list(curves)).T
+        rows += [(method, i, sizes.mean(), *interval(sizes), len(sizes)) for i, sizes in enumerate(stages, 1)]
+    return pd.DataFrame(rows, columns=["method", "stage", "mean", "low", "high", "n"])
+
+
+def last_layer(records: pd.DataFrame) -> pd.DataFrame:
+    """What is left of the maps once the last layer alone is shuffled, all seeds together, in percent.
+
+    Returns:
+        For each method: the mean of `rho` and of its size, `|rho|`; `turned` and `kept`, the share of maps with rho
+        below -50 % and above +50 %; and how many `maps`, images times seeds.
+    """
+    rows = {}
+    for method, group in unsigned(records).groupby("method", sort=False):
+        stages = len(group["sanity_curve"].iloc[0])
+        rho = np.stack(list(group["sanity_rho"])).reshape(len(group), -1, stages)[:, :, 0].flatten()
+        turned, kept = 100 * (rho < -50).mean(), 100 * (rho > 50).mean()
+        rows[method] = rho.mean(), np.abs(rho).mean(), turned, kept, len(rho)
+    return pd.DataFrame.from_dict(rows, "index", columns=["rho", "|rho|", "turned", "kept", "maps"])
+
+
+def firsts(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
+    """For each quantity the method with the best mean, and which of the others it does not clearly beat.
+
+    Returns:
+        A row for each quantity: `best mean`, `%`, `not clearly worse`, `N`; methods as tables name them.
+    """
+    rows = {}
+    for quantity in quantities:
+        table, quality = values(records, quantity), QUANTITIES[quantity]
+        means = table.mean()
+        best = means.idxmin() if quality.better == "lower" else means.idxmax()
+        pairs = paired(records, quantity, best)
+        near = ", ".join(find_title(other) for other in pairs.loc[~pairs["clear"], "other"])
+        rows[quality.heading] = find_title(best), f"{means[best]:.1f}", near or "none", len(table)
+    return pd.DataFrame.from_dict(rows, "index", columns=["best mean", "%", "not clearly worse", "N"])
 
 
 def paired(
@@ -197,6 +313,13 @@ def paired(
     table = values(records, quantity)
     if method not in table:
         raise ValueError(f"The records hold no {method}; they hold {', '.join(table.columns)}.")
+    return compared(table, method, others, QUANTITIES[quantity].better)
+
+
+def compared(
+    table: pd.DataFrame, method: str, others: Sequence[str] | None = None, better: str = "higher"
+) -> pd.DataFrame:
+    """As `paired`, of any numbers: a row for each image, a column for each method; in percent, if they are shares."""
     others = [other for other in (others or table.columns) if other != method]
     rows = []
     for other in others:
@@ -206,7 +329,7 @@ def paired(
         rows.append((other, difference.mean(), *interval(difference), test(difference), len(difference)))
     found = pd.DataFrame(rows, columns=["other", "difference", "low", "high", "p", "n"])
     found.insert(5, "p_holm", holm(found["p"].to_numpy()))
-    found["better"] = found["difference"] < 0 if QUANTITIES[quantity].better == "lower" else found["difference"] > 0
+    found["better"] = found["difference"] < 0 if better == "lower" else found["difference"] > 0
     found["clear"] = found["p_holm"] < LEVEL
     return found
 
@@ -264,36 +387,42 @@ def alone(records: pd.DataFrame, method: str = "union_cam") -> pd.DataFrame:
     return pd.concat([*parts, rows.assign(method="union_cam")], ignore_index=True)
 
 
-def scorecard(parts: Sequence[tuple[str, str, pd.DataFrame, str]], methods: Sequence[str]) -> pd.DataFrame:
+def scorecard(
+    parts: Sequence[tuple[str, str, pd.DataFrame, str]], methods: Sequence[str], controls: Sequence[str] = ()
+) -> pd.DataFrame:
     """What is asked of a map, for each method: the table that `figures.scorecard` draws.
 
     Args:
         parts: group, label, records, and one of the QUANTITIES or "seconds", whose median is taken.
-        methods: which are shown.
+        methods: which are shown and compared with each other; those that some records lack are NaN there.
+        controls: which are shown below them and compared with nothing.
 
     Returns:
         Rows with `group`, `label`, `method`, `mean`, its interval `low` to `high`, `better`, `unit`; and `among the
-        best`: the method with the best mean is not clearly better, by `paired` against all shown; or, of seconds, by
-        more than a tenth; and `n` images.
+        best`: the method with the best mean is not clearly better, by `paired` against all compared; or, of seconds,
+        by more than a tenth; `n` images; and `control`.
     """
     rows = []
     for group, label, records, quantity in parts:
-        records = records[records["method"].isin(methods)]
+        known, rivals = set(records["method"]), records[records["method"].isin(methods)]
         if quantity == "seconds":
+            better, unit, n = "lower", "s", records["image"].nunique()
             middle = records.groupby("method")["seconds"].median()
-            for method in methods:
-                near = middle[method] <= 1.1 * middle.min()
-                n = records["image"].nunique()
-                rows.append((group, label, method, middle[method], np.nan, np.nan, "lower", "s", near, n))
-            continue
-        found, better = summary(records, [quantity]).set_index("method"), QUANTITIES[quantity].better
-        best = found["mean"].idxmin() if better == "lower" else found["mean"].idxmax()
-        against = paired(records, quantity, best).set_index("other")
-        for method in methods:
-            near = method == best or not against.loc[method, "clear"]
-            mean, low, high, n = found.loc[method, ["mean", "low", "high", "n"]]
-            rows.append((group, label, method, mean, low, high, better, "%", near, int(n)))
-    columns = ["group", "label", "method", "mean", "low", "high", "better", "unit", "among the best", "n"]
+            best = set(middle.index[middle <= 1.1 * middle[middle.index.isin(methods)].min()])
+            found = pd.DataFrame({"mean": middle, "low": np.nan, "high": np.nan, "n": n})
+        else:
+            better, unit = QUANTITIES[quantity].better, "%"
+            found = summary(records[records["method"].isin([*methods, *controls])], [quantity]).set_index("method")
+            means = found.loc[found.index.isin(methods), "mean"]
+            first = means.idxmin() if better == "lower" else means.idxmax()
+            against = paired(rivals, quantity, first)
+            best = {first, *against.loc[~against["clear"], "other"]}
+        for method in (*methods, *controls):
+            numbers = found.loc[method, ["mean", "low", "high", "n"]] if method in known else (np.nan,) * 3 + (0,)
+            near = method in best and method in methods
+            mean, low, high, n = numbers
+            rows.append((group, label, method, mean, low, high, better, unit, near, int(n), method in controls))
+    columns = ["group", "label", "method", "mean", "low", "high", "better", "unit", "among the best", "n", "control"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -360,28 +489,29 @@ def published(table: str) -> dict[str, dict[str, float]]:
     return json.loads(PUBLISHED.read_text(encoding="utf-8"))[table]["quantities"]
 
 
-def beside_paper(found: pd.DataFrame, table: str) -> pd.DataFrame:
+def beside_paper(found: pd.DataFrame | dict[str, pd.DataFrame], table: str) -> pd.DataFrame:
     """One of the paper's tables in its own layout, ours below it: a column for each method.
 
     The numbers are of other networks and other pictures, so not their difference but their order can be compared: each
     quantity has four rows, published and ours, and the rank of each method in either.
 
     Args:
-        found: a `summary` with the table's methods and quantities.
+        found: a `summary` with the table's methods and quantities; or several, each with the name of its rows.
         table: "table 1" to "table 4".
     """
-    cells, means = (
-        found.assign(cell=_cells(found)).pivot(index="quantity", columns="method", values=name)
-        for name in ("cell", "mean")
-    )
-    n, rows = int(found["n"].max()), {}
+    rows, named = {}, found if isinstance(found, dict) else {"ours": found}
     for quantity, theirs in published(table).items():
         heading, ascending = QUANTITIES[quantity].heading, QUANTITIES[quantity].better == "lower"
-        ours = means.loc[quantity, list(theirs)]
+        ours = {
+            name: each[each["quantity"] == quantity].set_index("method").loc[list(theirs)]
+            for name, each in named.items()
+        }
         rows[heading, "published"] = [f"{number:g}" for number in theirs.values()]
-        rows[heading, f"ours, N = {n:,}"] = cells.loc[quantity, list(theirs)].tolist()
+        for name, each in ours.items():
+            rows[heading, f"{name}, N = {each['n'].max():,}"] = _cells(each)
         rows[heading, "rank, published"] = _ranks(pd.Series(theirs), ascending)
-        rows[heading, "rank, ours"] = _ranks(ours, ascending)
+        for name, each in ours.items():
+            rows[heading, f"rank, {name}"] = _ranks(each["mean"], ascending)
     columns = [table_4_title(method) if table == "table 4" else find_title(method) for method in theirs]
     return pd.DataFrame(rows, index=columns).T
 
@@ -391,6 +521,48 @@ def table_4_title(method: str) -> str:
     parts = {"union_cam": "+ denoising 10, weights", "union_cam:theta=0": "+ weights"}
     parts |= {"union_cam:weighted=False": "+ denoising 10", "union_cam:theta=0:weighted=False": "Base"}
     return parts[method]
+
+
+# Table 4 taken apart: the variant with a part, and the one without it.
+TABLE_4_EFFECTS = {
+    "denoising, without weights": ("union_cam:weighted=False", "union_cam:theta=0:weighted=False"),
+    "denoising, with weights": ("union_cam", "union_cam:theta=0"),
+    "weights, without denoising": ("union_cam:theta=0", "union_cam:theta=0:weighted=False"),
+    "weights, with denoising": ("union_cam", "union_cam:weighted=False"),
+}
+
+
+def table_4_effects(records: pd.DataFrame) -> pd.DataFrame:
+    """What denoising and the weights each add in the paper's Table 4, image by image, beside what is published.
+
+    Returns:
+        A row for each of the TABLE_4_EFFECTS and for drop and increase: with the part minus without it, `published`
+        and `ours` in percentage points; `pictures that differ`; the `test`, its `p` corrected for all rows (Holm); and
+        the verdict on the paper's claim, of which the published sign is always the better one: "holds" and
+        "contradicted" where the difference is clear.
+    """
+    rows, numbers = {}, published("table 4")
+    for effect, (with_it, without) in TABLE_4_EFFECTS.items():
+        for quantity in ("drop", "increase"):
+            (pair,) = paired(records, quantity, with_it, [without]).to_dict("records")
+            both = values(records, quantity)[[with_it, without]]
+            theirs = numbers[quantity][with_it] - numbers[quantity][without]
+            pair |= {"published": f"{theirs:+.2f}", "differ": int((both[with_it] != both[without]).sum())}
+            pair["test"] = "McNemar" if quantity == "increase" else "permutation"
+            rows[effect, QUANTITIES[quantity].heading] = pair
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    p = pd.Series(holm(found["p"].to_numpy()), index=found.index)
+    triples = found[["difference", "low", "high"]].to_numpy() + 0.0
+    return pd.DataFrame(
+        {
+            "published": found["published"],
+            "ours": [f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" for mean, low, high in triples],
+            "pictures that differ": [f"{k} of {n}" for k, n in zip(found["differ"], found["n"], strict=True)],
+            "test": found["test"],
+            "p": p.map(p_text),
+            "on ours": np.where(p < LEVEL, np.where(found["better"], "holds", "contradicted"), "not distinguishable"),
+        }
+    )
 
 
 def _ranks(numbers: pd.Series, ascending: bool) -> list[str]:
@@ -434,3 +606,82 @@ def ranking(records: pd.DataFrame, table: str, methods: dict[str, str] | None = 
             }
         )
     return pd.DataFrame(rows).set_index("quantity")
+
+
+# How the paper leaves it open to weigh the channels of a region map, in UnionCAM and in the Score-CAM beside it: for a
+# method of the table, which one of the records stands for it.
+REGION_MAPS = {
+    "unlike region maps": {},  # Score-CAM softmax, UnionCAM probability
+    "probability in both": {"score_cam": "score_cam:weights=score", "fusion_cam": "fusion_cam:region_weights=score"},
+    "softmax in both": {"union_cam": "union_cam:region_weights=softmax"},
+}
+VERDICTS = {"best": "holds", "not distinguishable": "not distinguishable", "beaten": "contradicted"}
+
+
+def substituted(records: pd.DataFrame, methods: dict[str, str]) -> pd.DataFrame:
+    """The records with other methods in the place, and under the name, of some.
+
+    Args:
+        methods: name -> the method whose rows come in its place, as one of the REGION_MAPS.
+    """
+    kept = records[~records["method"].isin(methods)]
+    return kept.assign(method=kept["method"].replace({stand_in: name for name, stand_in in methods.items()}))
+
+
+def readings(records: pd.DataFrame, table: str) -> pd.DataFrame:
+    """The `ranking` of one of the paper's tables under each of the REGION_MAPS: rows are (quantity, region maps).
+
+    The last column is the verdict on the claim that UnionCAM is best, where the paper's table says so; "no claim"
+    where it does not.
+    """
+    found = pd.concat({name: ranking(records, table, own) for name, own in REGION_MAPS.items()}, names=["region maps"])
+    found = found.swaplevel().loc[ranking(records, table).index]
+    claimed = found.pop("UnionCAM best in paper")
+    verdict = found["UnionCAM in ours"].map(VERDICTS).where(claimed, "no claim")
+    return found.drop(columns="paper, best first").assign(**{"UnionCAM is best": verdict})
+
+
+def by_answer(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The records of the pictures whose explained class is their label, "right", and of the others, "wrong".
+
+    A label counts for all methods of its picture. For runs whose pictures all have labels that are class names.
+    """
+    known = records.dropna(subset=["label"]).drop_duplicates("image").set_index("image")
+    if missing := set(records["image"]) - set(known.index):
+        raise ValueError(f"{len(missing)} pictures have no label, such as {min(missing)}.")
+    right = records["image"].map(known["label"] == known["class"]).astype(bool)
+    return {"right": records[right], "wrong": records[~right]}
+
+
+def curve_differences(
+    records: pd.DataFrame, kind: str, methods: Sequence[str], other: str = "grad_cam"
+) -> dict[str, pd.DataFrame]:
+    """The mean insertion or deletion curve of each method minus that of another, on the same images.
+
+    Args:
+        kind: "insertion" or "deletion".
+
+    Returns:
+        Method -> rows with `share` of the pixels, `difference`, and its bootstrap 95 % interval `low` to `high`, all in
+        percent or percentage points. The intervals hold for each step by itself.
+    """
+    table = records.pivot(index="image", columns="method", values=f"{kind}_curve")
+    drawn = np.random.default_rng(0).multinomial(len(table), np.full(len(table), 1 / len(table)), RESAMPLES)
+    found = {}
+    for method in methods:
+        curves = 100 * (np.stack(list(table[method])) - np.stack(list(table[other]))).astype(float)
+        low, high = np.percentile(drawn @ curves / len(table), [2.5, 97.5], axis=0)
+        share = np.linspace(0, 100, curves.shape[1])
+        found[method] = pd.DataFrame({"share": share, "difference": curves.mean(0), "low": low, "high": high})
+    return found
+
+
+def possible(percent: str, n: int) -> bool:
+    """Whether a percentage that is printed so can be a share k / n (the GRIM test of Brown and Heathers, 2017).
+
+    In exact arithmetic, and whichever way halves are rounded.
+    """
+    shown = Fraction(percent)
+    half = Fraction(1, 2 * 10 ** len(percent.partition(".")[2]))
+    nearest = round(shown * n / 100)
+    return any(abs(Fraction(100 * k, n) - shown) <= half for k in (nearest - 1, nearest, nearest + 1))
