@@ -232,10 +232,12 @@ def test_joined_runs_keep_the_first_ones_methods():
     assert set(found["method"]) == {*METHODS, "LayerCAM"}
     assert found.groupby("method")["image"].nunique().eq(4).all()
     assert (values(found, "drop")["union_cam"] == values(records, "drop")["union_cam"]).all()
-    with pytest.raises(ValueError, match="explain 4 and 3 images"):
-        tables.joined(records, other[other["image"] != "0.jpg"])
-    with pytest.raises(ValueError, match="the same classes"):
+    fewer = tables.joined(records, other[other["image"] != "0.jpg"])
+    assert fewer.groupby("method")["image"].agg(set).eq({"1.jpg", "2.jpg", "3.jpg"}).all()
+    with pytest.raises(ValueError, match="explain other classes of 4 images"):
         tables.joined(records, other.assign(target=4))
+    with pytest.raises(ValueError, match="no image in common"):
+        tables.joined(records, other.assign(image="5.jpg"))
 
 
 def test_the_three_maps_of_unioncam_alone(classifier):
@@ -475,3 +477,21 @@ def test_figure_8_holds_only_where_all_of_it_is_clear():
     ]
     above = found.loc[("each θ above 10 is worse", "map")]
     assert list(above) == ["holds", "contradicted", "holds", "not distinguishable"]
+
+
+def test_the_orders_are_those_of_the_paper_the_library_and_each_choice_of_region_maps():
+    records = some_records()
+    more = [
+        records[records["method"] == name.partition(":")[0]].assign(method=name)
+        for name in ("score_cam:weights=score", "union_cam:region_weights=softmax")
+    ]
+    found, alike = tables.orders(pd.concat([records, *more]), "table 3")
+    assert list(found) == ["insertion", "deletion", "overall"]
+    paper, library, *ours = found["overall"]
+    assert found["overall"][paper]["union_cam"] == 45.3
+    assert found["overall"][library]["union_cam"] == 45.54
+    assert ours == [f"ours, {name}\n(N = 40)" for name in tables.REGION_MAPS]
+    mean = values(records, "overall")["union_cam"].mean()
+    assert all(found["overall"][name]["union_cam"] == pytest.approx(mean) for name in ours)
+    assert set(alike["overall"]) == set(ours)
+    assert "grad_cam" not in alike["overall"][ours[0]]

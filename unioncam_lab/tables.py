@@ -345,18 +345,22 @@ def standing(pairs: pd.DataFrame) -> str:
 
 
 def joined(*records: pd.DataFrame) -> pd.DataFrame:
-    """The records of several runs over the same images as one; a method that several have is taken from the first.
+    """The records of several runs as one: of the images that all have; a method that several have is the first one's.
 
     Raises:
-        ValueError: the runs explain other images or other classes.
+        ValueError: the runs have no image in common, or explain another class of one.
     """
-    first = records[0].drop_duplicates("image").set_index("image")["target"].sort_index()
+    targets = [part.drop_duplicates("image").set_index("image")["target"] for part in records]
+    common = targets[0].index[targets[0].index.isin(set.intersection(*(set(each.index) for each in targets)))]
+    if common.empty:
+        raise ValueError(f"The {len(records)} runs have no image in common.")
     parts, seen = [], set()
-    for part in records:
-        targets = part.drop_duplicates("image").set_index("image")["target"].sort_index()
-        if not targets.equals(first):
-            raise ValueError(f"The runs explain {len(first)} and {len(targets)} images; they must be the same classes.")
-        parts.append(part[~part["method"].isin(seen)])
+    for part, target in zip(records, targets, strict=True):
+        if not target[common].equals(targets[0][common]):
+            raise ValueError(
+                f"The runs explain other classes of {(target[common] != targets[0][common]).sum()} images."
+            )
+        parts.append(part[part["image"].isin(common) & ~part["method"].isin(seen)])
         seen |= set(part["method"])
     return pd.concat(parts, ignore_index=True)
 
@@ -639,6 +643,30 @@ def readings(records: pd.DataFrame, table: str) -> pd.DataFrame:
     claimed = found.pop("UnionCAM best in paper")
     verdict = found["UnionCAM in ours"].map(VERDICTS).where(claimed, "no claim")
     return found.drop(columns="paper, best first").assign(**{"UnionCAM is best": verdict})
+
+
+def orders(
+    records: pd.DataFrame, table: str
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, set[str]]]]:
+    """A table's methods as the paper, the LIBRARY, and our records under each of the REGION_MAPS have them.
+
+    Returns:
+        What `figures.ranks` draws: quantity -> name of the column -> method -> percent, and, for ours, quantity -> name
+        of the column -> the methods that are not clearly different from UnionCAM.
+    """
+    found, alike, library = {}, {}, published(LIBRARY)
+    library["overall"] = {m: library["insertion"][m] - library["deletion"][m] for m in library["insertion"]}
+    for quantity, theirs in published(table).items():
+        found[quantity], alike[quantity] = {"the paper\n(VGG16)": theirs}, {}
+        if quantity in library:
+            found[quantity]["the library\n(VGG19, N = 100)"] = {m: round(library[quantity][m], 2) for m in theirs}
+        for name, own in REGION_MAPS.items():
+            read = substituted(records, own)
+            column = f"ours, {name}\n(N = {read['image'].nunique():,})"
+            found[quantity][column] = values(read, quantity)[list(theirs)].mean().to_dict()
+            pairs = paired(read, quantity, "union_cam", list(theirs))
+            alike[quantity][column] = set(pairs["other"][~pairs["clear"]])
+    return found, alike
 
 
 def by_answer(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
