@@ -750,6 +750,14 @@ def scorecard(card: DataFrame, title: str) -> Figure:
     return figure
 
 
+# How a reading of Eq. 1 is drawn and named: colour, line, marker; none of a method's.
+READINGS = {
+    "channel": ("#000000", "--", "s", "each channel's gradients (Eq. 1 as printed)"),
+    "positive": ("#A6761D", "-.", "^", "each channel's positive gradients"),
+    "map": ("#7570B3", "-", "o", "the map's own pixels"),
+}
+
+
 def sweep(found: DataFrame, title: str = "", published: dict[str, dict[float, float]] | None = None) -> Figure:
     """Fig. 8 of the paper: each quantity against theta, a line for each reading of Eq. 1, with 95 % intervals.
 
