@@ -13,7 +13,7 @@ from conftest import TinyCNN
 from PIL import Image
 
 from unioncam_core import capture, union_cam
-from unioncam_lab import figures
+from unioncam_lab import figures, tables
 
 
 @pytest.fixture
@@ -180,40 +180,61 @@ def test_a_methods_options_do_not_change_its_colour():
     assert len({figures.COLOURS[method] for method in methods}) == len(methods)
 
 
-def test_means_name_the_best_of_each_quantity():
-    found = rows([("grad_cam", 30.0, 25.0, 35.0), ("union_cam", 20.0, 15.0, 25.0)])
-    figure = figures.means(pd.concat([found, found.assign(quantity="energy")]), "title")
-    assert titles(figure) == ["Average drop\nbest: UnionCAM", "Mass on the object\nbest: Grad-CAM"]
-    lines = [line for line in figure.axes[1].lines if line.get_marker() != "o"]
-    assert [list(line.get_xdata()) for line in lines] == [[25, 35], [15, 25]]
+def test_means_say_which_method_is_first_only_where_it_is_clear():
+    found = rows([("fake_cam", 50.0, 49.0, 51.0), ("grad_cam", 30.0, 25.0, 35.0), ("union_cam", 20.0, 15.0, 25.0)])
+    both = pd.concat([found, found.assign(quantity="energy")]).assign(n=40)
+    firsts = pd.DataFrame(
+        {"best mean": ["UnionCAM", "Grad-CAM"], "not clearly worse": ["none", "UnionCAM"]},
+        index=[tables.QUANTITIES[quantity].heading for quantity in ("drop", "energy")],
+    )
+    figure = figures.means(both, "title", firsts)
+    assert titles(figure) == [
+        "Average drop\nUnionCAM is clearly first",
+        "Mass on the object\nno method is clearly first",
+    ]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["%, ← better, N = 40", "%, better →, N = 40"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Grad-CAM", "UnionCAM", "Fake-CAM"]
+    intervals = [list(line.get_xdata()) for line in figure.axes[1].lines if line.get_linewidth() == 3]
+    assert intervals == [[25, 35], [15, 25], [49, 51]], "controls are last"
 
 
-def test_forgetting_begins_with_the_whole_map():
-    figure = figures.forgetting({"a network": ([50, 100], {"union_cam": [40, 10], "fake_cam": [100, 100]})})
-    first, second = figure.axes[0].lines[:2]
-    assert list(first.get_xdata()) == [0, 50, 100]
-    assert list(first.get_ydata()) == [100, 40, 10]
-    assert list(second.get_ydata()) == [100, 100, 100]
+def test_forgetting_begins_with_the_whole_map_and_shows_intervals():
+    columns = ["method", "stage", "mean", "low", "high", "n"]
+    found = [("union_cam", 1, 40, 30, 50, 9), ("union_cam", 2, 10, 5, 15, 9), ("fake_cam", 1, 100, 100, 100, 9)]
+    found = pd.DataFrame([*found, ("fake_cam", 2, 100, 100, 100, 9)], columns=columns)
+    figure = figures.forgetting({"a network, N = 9": ([50, 100], found)}, "title", [20])
+    axes = figure.axes[0]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[100, 40, 10], [100, 100, 100], [20, 20]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "50", "100"]
+    bars = [segment[:, 1].tolist() for segment in axes.collections[0].get_segments()]
+    assert bars == [[30, 50], [5, 15]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["UnionCAM", "Fake-CAM", "unrelated maps"]
 
 
 def test_a_scorecard_is_dark_where_good_and_bold_where_best():
-    columns = ["group", "label", "method", "mean", "better", "unit", "among the best"]
+    columns = ["group", "label", "method", "mean", "better", "unit", "among the best", "n", "control"]
     card = pd.DataFrame(
         [
-            ("faithful", "drop", "grad_cam", 30.0, "lower", "%", False),
-            ("faithful", "drop", "union_cam", 20.0, "lower", "%", True),
-            ("cheap", "seconds", "grad_cam", 0.1, "lower", "s", True),
-            ("cheap", "seconds", "union_cam", 2.5, "lower", "s", False),
+            ("faithful", "gain", "grad_cam", -3.0, "higher", "%", False, 1500, False),
+            ("faithful", "gain", "union_cam", 20.0, "higher", "%", True, 1500, False),
+            ("faithful", "gain", "fake_cam", np.nan, "higher", "%", False, 0, True),
+            ("cheap", "seconds", "grad_cam", 0.1, "lower", "s", True, 30, False),
+            ("cheap", "seconds", "union_cam", 2.5, "lower", "s", False, 30, False),
+            ("cheap", "seconds", "fake_cam", 0.1, "lower", "s", False, 30, True),
         ],
         columns=columns,
     )
     (axes,) = figures.scorecard(card, "title").axes
     texts = {text.get_text(): text.get_weight() for text in axes.texts}
-    assert {"30.0": "normal", "20.0": "bold", "0.1 s": "bold", "2.5 s": "normal"}.items() <= texts.items()
-    assert {"drop ↓", "seconds ↓", "faithful", "cheap"} <= set(texts)
-    green = [sum(patch.get_facecolor()[:3]) for patch in axes.patches]
-    assert green[0] > green[1]
-    assert green[2] < green[3]
+    assert {"\N{MINUS SIGN}3.0": "normal", "20.0": "bold", "2.5 s": "normal", "·": "normal"}.items() <= texts.items()
+    headings = {"gain, %\n↑ higher is better\nN = 1,500", "seconds, s\n↓ lower is better\nN = 30"}
+    assert headings | {"faithful", "cheap"} <= set(texts)
+    colours = [patch.get_facecolor()[:3] for patch in axes.patches]
+    assert sum(colours[0]) > sum(colours[1]), "the larger gain is darker"
+    assert sum(colours[3]) < sum(colours[4]), "the shorter time is darker"
+    assert colours[1][1] > colours[1][2], "green"
+    assert colours[3][2] > colours[3][1], "time is blue"
+    assert axes.patches[2].get_y() > axes.patches[1].get_y() + 1, "the control stands apart"
 
 
 def test_curves_less_another_methods_have_a_panel_each_with_its_band():
@@ -294,3 +315,14 @@ def test_a_spread_joins_the_dots_of_a_picture():
     figure = figures.spread({"one": ("union_cam", [0.1, 0.9]), "two": ("grad_cam", [0.2, 0.8])}, "balance", "title")
     joined = [list(line.get_xdata()) for line in figure.axes[0].lines[:2]]
     assert joined == [[0.1, 0.2], [0.9, 0.8]]
+
+
+def test_options_are_dots_below_the_published_diamonds():
+    rows = pd.DataFrame({"grad_cam": [30.0, 40.0], "union_cam": [20.0, 10.0]}, index=["default", "relu=False"])
+    figure = figures.options({"drop": rows}, {"drop": {"grad_cam": 72.3, "union_cam": 43.15}}, "title")
+    (axes,) = figure.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["published (VGG16)", "default", "relu=False"]
+    dots = {line.get_color(): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"}
+    assert dots == {figures.COLOURS["grad_cam"]: [30, 40], figures.COLOURS["union_cam"]: [20, 10]}
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"] == [72.3, 43.15]

@@ -495,3 +495,104 @@ def test_the_orders_are_those_of_the_paper_the_library_and_each_choice_of_region
     assert all(found["overall"][name]["union_cam"] == pytest.approx(mean) for name in ours)
     assert set(alike["overall"]) == set(ours)
     assert "grad_cam" not in alike["overall"][ours[0]]
+
+
+def sanity_records(*, signed: bool) -> pd.DataFrame:
+    """Two images of one method, two stages: as older runs recorded them, or of two seeds with the sign apart."""
+    rho = [np.array([-80.0, 10.0]), np.array([60.0, -30.0])]
+    records = pd.DataFrame({"image": ["a", "b"], "method": "union_cam"})
+    if signed:
+        return records.assign(sanity_curve=rho, sanity=[-35.0, 15.0])
+    rho = [np.array([-80.0, 10.0, 40.0, -10.0]), np.array([60.0, -30.0, 70.0, 30.0])]
+    sizes = [np.array([60.0, 10.0]), np.array([65.0, 30.0])]
+    return records.assign(sanity_rho=rho, sanity_curve=sizes, sanity=[35.0, 47.5])
+
+
+def test_what_is_left_of_a_map_has_no_sign_in_older_records_too():
+    old = tables.unsigned(sanity_records(signed=True))
+    np.testing.assert_allclose(np.stack(list(old["sanity_curve"])), [[80, 10], [60, 30]])
+    np.testing.assert_allclose(np.stack(list(old["sanity_rho"])), [[-80, 10], [60, -30]])
+    assert old["sanity"].tolist() == [45, 45]
+    assert values(old, "signed sanity")["union_cam"].tolist() == [-35, 15]
+    new = sanity_records(signed=False)
+    assert tables.unsigned(new) is new
+    assert tables.unsigned(some_records(2))["method"].tolist() == some_records(2)["method"].tolist()
+
+
+def test_each_stage_of_forgetting_has_its_mean_and_interval():
+    found = tables.forgotten(sanity_records(signed=True))
+    assert found[["method", "stage", "mean", "n"]].to_numpy().tolist() == [
+        ["union_cam", 1, 70, 2],
+        ["union_cam", 2, 20, 2],
+    ]
+    assert found[["low", "high"]].to_numpy().tolist() == [[60, 80], [10, 30]]
+
+
+def test_after_the_last_layer_maps_are_kept_or_turned():
+    one = tables.last_layer(sanity_records(signed=True)).loc["union_cam"]
+    assert one.tolist() == [-10, 70, 50, 50, 2]
+    three = tables.last_layer(sanity_records(signed=False)).loc["union_cam"]
+    assert three.tolist() == pytest.approx([22.5, 62.5, 25, 50, 4]), "-80, 40, 60 and 70"
+
+
+def test_a_first_method_is_named_with_those_that_it_does_not_clearly_beat():
+    records = some_records()
+    union = records.loc[records["method"] == "union_cam", "insertion"].to_numpy()
+    records.loc[records["method"] == "score_cam", "insertion"] = union - np.where(np.arange(len(union)) % 2, 1.0, -0.99)
+    found = tables.firsts(records, ["drop", "insertion"])
+    assert found["best mean"].tolist() == ["UnionCAM", "UnionCAM"]
+    assert found["not clearly worse"].tolist() == ["none", "Score-CAM"]
+    assert found["N"].tolist() == [40, 40]
+
+
+def test_a_scorecard_compares_no_control_and_leaves_out_what_was_not_measured():
+    records = some_records()
+    control = records[records["method"] == "union_cam"].assign(method="fake_cam", drop=0.0)
+    parts = [("a", "drop", pd.concat([records, control]), "drop"), ("a", "in", records, "insertion")]
+    card = tables.scorecard(parts, [*METHODS, "fusion_cam"], ["fake_cam"]).set_index(["label", "method"])
+    assert card.loc[("drop", "union_cam"), "among the best"], "fake_cam's drop of 0 does not count"
+    assert not card.loc[("drop", "fake_cam"), "among the best"]
+    assert card.loc[("drop", "fake_cam"), ["mean", "n", "control"]].tolist() == [0, 40, True]
+    assert np.isnan(card.loc[("in", "fake_cam"), "mean"])
+    assert np.isnan(card.loc[("drop", "fusion_cam"), "mean"])
+
+
+def test_a_paired_comparison_in_words():
+    records = some_records()
+    better = tables.in_words(paired(records, "drop", "union_cam", ["grad_cam"]), "drop", "union_cam")
+    worse = tables.in_words(paired(records, "drop", "grad_cam", ["union_cam"]), "drop", "grad_cam", str.upper)
+    assert better[0].startswith("Average drop, UnionCAM − Grad-CAM: −3")
+    assert better[0].endswith("] points, p < 0.001, clearly better")
+    assert worse[0].startswith("Average drop, GRAD_CAM − UNION_CAM: +3")
+    assert worse[0].endswith("clearly worse")
+    same = records[records["method"] == "union_cam"].assign(method="twin")
+    (line,) = tables.in_words(paired(pd.concat([records, same]), "drop", "twin", ["union_cam"]), "drop", "twin")
+    assert line.endswith("+0.00 [+0.00, +0.00] points, p = 1.000, not clearly different")
+
+
+def test_options_are_compared_by_the_order_that_they_make():
+    usual = some_records()
+    turned = usual.assign(drop=100 - usual["drop"])
+    found = tables.option_orders({"default": usual, "turned=True": turned}, "drop")
+    assert found.loc["default", "order"] == "UnionCAM > Group-CAM > Score-CAM > Grad-CAM++ > Grad-CAM"
+    assert found["tau"].tolist() == pytest.approx([1, -1])
+    assert found.loc["default", "tau paper"] == pytest.approx(0.8)
+    assert found.loc["turned=True", "tau paper"] == pytest.approx(-0.8)
+    assert found["UnionCAM"].tolist() == ["best", "beaten"]
+    means = values(usual, "drop").mean()
+    distance = np.mean([abs(means[m] - number) for m, number in tables.published("table 1")["drop"].items()])
+    assert found.loc["default", "distance"] == pytest.approx(distance)
+    assert found.loc["default", "score_cam"] == pytest.approx(means["score_cam"])
+    assert found["n"].tolist() == [40, 40]
+
+
+def test_answers_are_judged_by_the_label_in_the_name():
+    records = pd.DataFrame(
+        {
+            "image": ["n01440764_tench.jpg", "n02012849_crane.jpg", "glioma/1.jpg", "coffee"] * 2,
+            "class": ["tench", "heron", "glioma", "espresso"] * 2,
+        }
+    )
+    assert tables.named_rightly(records).to_dict() == {
+        "n01440764_tench.jpg": True, "n02012849_crane.jpg": False, "glioma/1.jpg": True
+    }  # fmt: skip

@@ -844,6 +844,40 @@ def _reading_legend(figure: Figure, rows: DataFrame, published: dict | None, not
     figure.legend(handles, labels, loc="outside lower center", **look)
 
 
+def options(found: dict[str, DataFrame], published: dict[str, dict[str, float]], title: str) -> Figure:
+    """The mean of each method under each option of the protocol, a panel for each quantity; the published ones on top.
+
+    Args:
+        found: quantity -> what `tables.option_orders` gives.
+        published: quantity -> method -> percent, as `tables.published` gives it.
+        title: of the figure.
+    """
+    names = list(next(iter(found.values())).index)
+    size = 1.5 + 4.6 * len(found), 1.9 + 0.36 * len(names)
+    figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
+    for axes, (quantity, rows) in zip(panels[0], found.items(), strict=True):
+        for method, number in published[quantity].items():
+            axes.plot(number, 0, "D", color=method_colour(method), markersize=7)
+            axes.plot(
+                rows[method], range(1, len(names) + 1), "o", color=method_colour(method), markersize=7, alpha=0.85
+            )
+        for place, name in enumerate(names, 1):
+            ends = rows.loc[name, list(published[quantity])]
+            axes.plot([ends.min(), ends.max()], [place, place], color=COLOURS["neutral"], linewidth=0.8, zorder=0)
+        axes.axhline(0.5, color=COLOURS["neutral"], linewidth=0.8)
+        axes.set(xlabel=f"{QUANTITIES[quantity].title}, %\n({QUANTITIES[quantity].better} is better)")
+        axes.grid(axis="x", alpha=0.4)
+    panels[0, 0].set_yticks(range(len(names) + 1), ["published (VGG16)", *names])
+    panels[0, 0].invert_yaxis()
+    methods = next(iter(published.values()))
+    handles = [
+        mpl.lines.Line2D([], [], marker="o", linestyle="", color=method_colour(m), label=find_title(m)) for m in methods
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.suptitle(title)
+    return figure
+
+
 def masses(shares: DataFrame, title: str) -> Figure:
     """Where a map's mass lies: for each method a bar of the shares on the right object, the other one, the background.
 

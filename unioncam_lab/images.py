@@ -320,14 +320,15 @@ def pictures(name: str) -> list[Picture]:
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
     if not files:
         raise FileNotFoundError(f"The folder {root} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))}).")
-    return [_file_picture(path, root, _label_of(path, root)) for path in files]
+    return [_file_picture(path, root, label_of(path.relative_to(root).as_posix())) for path in files]
 
 
-def _label_of(path: Path, root: Path) -> str | None:
-    named = re.fullmatch(r"n\d{8}_(.+)", path.stem)
+def label_of(id: str) -> str | None:
+    """The label in a picture's id: n01440764_tench.jpg is a tench, glioma/1.jpg a glioma; None where there is none."""
+    named = re.fullmatch(r"n\d{8}_(.+)", Path(id).stem)
     if named:
         return named[1].replace("_", " ")
-    return path.relative_to(root).parts[0] if path.parent != root else None
+    return Path(id).parts[0] if len(Path(id).parts) > 1 else None
 
 
 def sample(available: Sequence[Picture], limit: int | None, seed: int) -> list[Picture]:

@@ -28,6 +28,7 @@ import pandas as pd
 from scipy import stats
 
 from unioncam_lab.baselines import find_title
+from unioncam_lab.images import label_of
 
 PUBLISHED = Path(__file__).parent.parent / "data" / "published.json"
 TABLES = ("table 1", "table 2", "table 3", "table 4")
@@ -365,6 +366,13 @@ def joined(*records: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def named_rightly(records: pd.DataFrame) -> pd.Series:
+    """Whether the network names each image as its file is labelled: image -> bool, where its name holds a label."""
+    first = records.drop_duplicates("image").set_index("image")
+    labels = pd.Series({image: label_of(image) for image in first.index})
+    return (first["class"] == labels)[labels.notna()]
+
+
 ALONE = {
     "denoised": "Denoised map alone",
     "region": "Region map alone",
@@ -456,6 +464,36 @@ def option_effects(default, readings, captures: Sequence) -> pd.DataFrame:
             difference = (values(records, quantity)[method] - usual_values).dropna().to_numpy()  # aligned by image
             rows.append((name, quantity, difference.mean(), *interval(difference), len(difference)))
     return pd.DataFrame(rows, columns=["other", "quantity", "difference", "low", "high", "n"])
+
+
+def option_orders(runs: dict[str, pd.DataFrame], quantity: str, table: str = "table 1") -> pd.DataFrame:
+    """What each option of the protocol makes of the order of a table's methods, and how near it comes to the paper.
+
+    Args:
+        runs: name of the option -> records of the table's methods; the first is the default. All on the same images.
+        quantity: of the table.
+
+    Returns:
+        A row for each option: a column for each method with its mean; the `order`; `tau`, Kendall's correlation with
+        the default's order, and `tau paper` with the published one; `distance`, the mean of |ours - published| over the
+        methods, in points; `UnionCAM`, its `standing`; and `n` images.
+    """
+    theirs, rows = pd.Series(published(table)[quantity]), {}
+    usual, ascending = None, QUANTITIES[quantity].better == "lower"
+    for name, records in runs.items():
+        means = values(records, quantity)[list(theirs.index)].mean()
+        usual = means if usual is None else usual
+        order = means.sort_values(ascending=ascending, kind="stable").index
+        rows[name] = {
+            **means.to_dict(),
+            "order": " > ".join(map(find_title, order)),
+            "tau": float(stats.kendalltau(usual, means).statistic),
+            "tau paper": float(stats.kendalltau(theirs, means).statistic),
+            "distance": float((means - theirs).abs().mean()),
+            "UnionCAM": standing(paired(records, quantity, "union_cam", list(theirs.index))),
+            "n": records["image"].nunique(),
+        }
+    return pd.DataFrame.from_dict(rows, "index")
 
 
 def _mcnemar(difference: np.ndarray) -> float:
@@ -667,6 +705,23 @@ def orders(
             pairs = paired(read, quantity, "union_cam", list(theirs))
             alike[quantity][column] = set(pairs["other"][~pairs["clear"]])
     return found, alike
+
+
+def in_words(pairs: pd.DataFrame, quantity: str, method: str, title: Callable[[str], str] = find_title) -> list[str]:
+    """What `paired` found, a line for each row: "Average drop, UnionCAM − Score-CAM: … points, p < 0.001, clearly …".
+
+    Args:
+        pairs: as `paired` gives them; p is corrected for all its rows.
+        quantity, method: what it was asked for.
+        title: of a method.
+    """
+    lines = []
+    for row in pairs.itertuples():
+        numbers = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points".replace("-", "−")
+        verdict = ("clearly better" if row.better else "clearly worse") if row.clear else "not clearly different"
+        names = f"{QUANTITIES[quantity].title}, {title(method)} − {title(row.other)}"
+        lines.append(f"{names}: {numbers}, p {p_text(row.p_holm)}, {verdict}")
+    return lines
 
 
 def by_answer(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
