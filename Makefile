@@ -14,11 +14,28 @@ demo: .venv/ready ## run the notebooks on the built-in network and photos (one: 
 	@$(BIN)/python -m unioncam_lab.headless $(NB)
 
 test: .venv/ready ## run every check: lint, format, unit tests, stored notebooks
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
-	# Not 16, whose outputs are seconds and never the same: the tests run it, as they do each of them, at a small size.
-	TQDM_DISABLE=1 UNIONCAM_FIGURES=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore=notebooks/16_cost.ipynb notebooks
+	@failed=; \
+	for part in lint format unit stored; do \
+		echo "== $$part"; \
+		$(MAKE) --no-print-directory check-$$part || failed="$$failed $$part"; \
+	done; \
+	if test -n "$$failed"; then echo "Failed:$$failed."; exit 1; fi; \
+	echo "All checks passed."
+
+# The parts of `make test`, which runs them all, whichever fails.
+.PHONY: check-lint check-format check-unit check-stored
+check-lint: .venv/ready
+	@$(BIN)/ruff check .
+
+check-format: .venv/ready
+	@$(BIN)/ruff format --check .
+
+check-unit: .venv/ready
+	@$(BIN)/python -m pytest
+
+# Not 16, whose outputs are seconds and never the same: the unit tests run it, as they do each of them, at a small size.
+check-stored: .venv/ready
+	@TQDM_DISABLE=1 UNIONCAM_FIGURES=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore=notebooks/16_cost.ipynb notebooks
 
 bench: .venv/ready ## measure what an explanation costs, beside two libraries (more: make bench ARGS=--help)
 	@$(BIN)/python -m unioncam_lab.bench $(ARGS)
