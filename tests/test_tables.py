@@ -596,3 +596,15 @@ def test_answers_are_judged_by_the_label_in_the_name():
     assert tables.named_rightly(records).to_dict() == {
         "n01440764_tench.jpg": True, "n02012849_crane.jpg": False, "glioma/1.jpg": True
     }  # fmt: skip
+
+
+def test_a_table_in_the_papers_layout_has_a_row_for_each_choice_of_region_maps():
+    records = some_records(8)
+    more = [
+        records[records["method"] == name.partition(":")[0]].assign(method=name, drop=drop)
+        for name, drop in (("score_cam:weights=score", 7.0), ("union_cam:region_weights=softmax", 5.0))
+    ]
+    table = tables.in_the_papers_layout(pd.concat([records, *more]), "table 1").loc["Average drop, % ↓"]
+    assert table.loc["probability in both, N = 8", "Score-CAM"].startswith("7.0 [")
+    assert table.loc["softmax in both, N = 8", "UnionCAM"].startswith("5.0 [")
+    assert not table.loc["unlike region maps, N = 8", "UnionCAM"].startswith("5.0 [")

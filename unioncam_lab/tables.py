@@ -670,6 +670,16 @@ def substituted(records: pd.DataFrame, methods: dict[str, str]) -> pd.DataFrame:
     return kept.assign(method=kept["method"].replace({stand_in: name for name, stand_in in methods.items()}))
 
 
+def in_the_papers_layout(records: pd.DataFrame, table: str) -> pd.DataFrame:
+    """`beside_paper` of the records under each of the REGION_MAPS."""
+    quantities, found = published(table), {}
+    methods = set.union(*(set(numbers) for numbers in quantities.values()))
+    for name, own in REGION_MAPS.items():
+        read = substituted(records, own)
+        found[name] = summary(read[read["method"].isin(methods)], list(quantities))
+    return beside_paper(found, table)
+
+
 def readings(records: pd.DataFrame, table: str) -> pd.DataFrame:
     """The `ranking` of one of the paper's tables under each of the REGION_MAPS: rows are (quantity, region maps).
 
@@ -696,7 +706,7 @@ def orders(
     library["overall"] = {m: library["insertion"][m] - library["deletion"][m] for m in library["insertion"]}
     for quantity, theirs in published(table).items():
         found[quantity], alike[quantity] = {"the paper\n(VGG16)": theirs}, {}
-        if quantity in library:
+        if quantity in library and table != "table 2":  # whose pictures are others
             found[quantity]["the library\n(VGG19, N = 100)"] = {m: round(library[quantity][m], 2) for m in theirs}
         for name, own in REGION_MAPS.items():
             read = substituted(records, own)
