@@ -1,5 +1,7 @@
 """The methods against the libraries that define them, against plain loops in double precision, and by their names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,12 +15,15 @@ from unioncam_core import Protocol, capture, min_max, region_cam, weighted_cam
 from unioncam_lab import baselines
 from unioncam_lab.baselines import (
     METHODS,
+    center_blob,
     fake_cam,
     find_method,
     find_title,
     grad_cam,
     grad_cam_plus_plus,
     group_cam,
+    plain_sum,
+    random_map,
     reread,
     score_cam,
 )
@@ -173,12 +178,12 @@ def test_dead_channels_make_a_finite_map(tiny, images, name):
 
 def test_a_method_is_found_by_its_name_and_options(evidence, classifier):
     method = find_method("group_cam:groups=2:theta=70")
-    assert (find_title(method.name), method.masking) == ("Group-CAM (groups=2, theta=70)", False)
+    assert (find_title(method.name), method.masking) == ("Group-CAM (groups=2, θ = 70)", False)
     assert torch.equal(method.explain(evidence), group_cam(evidence, 2, 70))
     assert find_method("score_cam").masking
     reading = find_method("union_cam:region_weights=softmax").explain(evidence)
     assert torch.equal(reading.region, region_cam(evidence, "softmax"))
-    assert not torch.equal(reading.region, region_cam(evidence))
+    assert not torch.allclose(reading.region, region_cam(evidence), atol=1e-3)
     fusions = [
         find_method(f"fusion_cam:region_weights={kind}").explain(evidence).region for kind in ("softmax", "score")
     ]
@@ -193,7 +198,7 @@ def test_a_method_of_pytorch_grad_cam_takes_part_and_leaves_no_trace(classifier,
     cam = method.explain(photo)
     with LayerCAM(classifier, [classifier.target_layer]) as theirs:
         expected = theirs(photo.image[None], [ClassifierOutputTarget(photo.target)])[0]
-    np.testing.assert_array_equal(cam.numpy(), expected)
+    np.testing.assert_allclose(cam.numpy(), expected, atol=1e-5)
     classifier.zero_grad()
     method.explain(photo)
     assert all(parameter.grad is None for parameter in classifier.parameters())
@@ -233,3 +238,78 @@ def test_wrong_values_are_one_sentence(evidence):
 
 def test_titles_cover_the_methods():
     assert set(baselines.TITLES) == set(METHODS)
+    assert set(baselines.CONTROLS) < set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("score_cam", "Score-CAM"),
+        ("score_cam:weights=score", "Score-CAM (probability)"),
+        ("fusion_cam:region_weights=softmax", "Fusion-CAM (softmax)"),
+        ("union_cam:theta=0:weighted=False", "UnionCAM (θ = 0, unweighted)"),
+        ("group_cam:groups=16", "Group-CAM (groups=16)"),
+        ("center_blob", "Centred blob"),
+    ],
+)
+def test_a_title_says_what_differs(name, title):
+    assert find_title(name) == title
+
+
+def test_every_named_option_is_one_that_its_method_has():
+    for option in baselines.OPTION_TITLES:
+        method = {"weights": "score_cam", "eps": "grad_cam_plus_plus"}.get(option.partition("=")[0], "union_cam")
+        find_method(f"{method}:{option}")
+
+
+@pytest.mark.parametrize("weights", ["score", "softmax", "increase"])
+def test_score_cam_takes_the_weights_of_a_region_map(evidence, weights):
+    cam = find_method(f"score_cam:weights={weights}").explain(evidence)
+    torch.testing.assert_close(cam, region_cam(evidence, weights))
+
+
+# Controls ---------------------------------------------------------------------
+
+
+def test_a_random_map_is_the_images_own_noise(tiny, images):
+    one, same, other_class, other_image = capture(
+        tiny, images[[0, 0, 1]], target_layer=tiny.relu2, targets=[2, [2, 4], 2]
+    )
+    cam = random_map(one)
+    assert (float(cam.min()), float(cam.max())) == (0, 1)
+    assert torch.equal(random_map(same), cam)
+    assert torch.equal(random_map(other_class), cam)
+    assert (random_map(other_image) - cam).abs().max() > 0.1
+    # As coarse as other maps: two pixels of one place of the feature maps are close, two of different ones are not.
+    assert cam.shape == (12, 12)
+    noise = torch.nn.functional.avg_pool2d(cam[None, None], 2)[0, 0]
+    assert noise.std() > 0.1
+    assert (cam - torch.nn.functional.interpolate(noise[None, None], (12, 12), mode="bilinear")).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("size", [(12, 12), (9, 15), (224, 96)])
+def test_a_centred_blob_is_a_gaussian_of_a_quarter_of_the_side(evidence, size):
+    height, width = size
+    cam = center_blob(replace(evidence, image=torch.zeros(3, height, width, dtype=torch.float64)))
+    assert (cam.shape, float(cam.min()), float(cam.max())) == (size, 0, 1)
+    torch.testing.assert_close(cam, cam.flip(0))
+    torch.testing.assert_close(cam, cam.flip(1))
+    assert cam[(height - 1) // 2, (width - 1) // 2] == 1
+    assert cam[0, 0] == 0
+    y, x = np.linspace(-0.5, 0.5, height)[:, None], np.linspace(-0.5, 0.5, width)  # in sides of the image
+    expected = np.exp(-(x**2 + y**2) / (2 * 0.25**2))
+    np.testing.assert_allclose(cam, (expected - expected.min()) / np.ptp(expected), atol=1e-12)
+
+
+def test_a_plain_sum_adds_all_feature_maps_whatever_the_class(tiny, images):
+    one, other = capture(tiny, images[:1], target_layer=tiny.relu2, targets=[[1, 3]])
+    total = sum(channel for channel in one.activations)
+    total = torch.nn.functional.interpolate(total[None, None], (12, 12), mode="bilinear")[0, 0]
+    torch.testing.assert_close(plain_sum(one), min_max(total))
+    torch.testing.assert_close(plain_sum(other), plain_sum(one))
+
+
+def test_controls_ask_the_network_nothing(evidence):
+    unasked = replace(evidence, score=None)
+    for name in baselines.CONTROLS:
+        assert find_method(name).explain(unasked).shape == (12, 12)

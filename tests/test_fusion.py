@@ -421,7 +421,7 @@ def test_with_score_weights_the_region_map_is_union_cams(tiny, images):
     for evidence in explain(tiny, images):
         assert torch.equal(fusion_cam(evidence, region_weights="score").region, union_cam(evidence).region)
         assert torch.equal(fusion_cam(evidence).region, region_cam(evidence, "softmax"))
-        assert not torch.equal(fusion_cam(evidence).region, union_cam(evidence).region)
+        assert not torch.allclose(fusion_cam(evidence).region, union_cam(evidence).region, atol=1e-3)
 
 
 def test_softmax_weights_are_scores_times_what_the_network_says_in_all(tiny, images):
@@ -474,7 +474,7 @@ def test_both_methods_share_one_masked_pass(tiny, images):
     fusion_cam(evidence, theta=50, region_weights="score")
     assert asked == [1, 1, 1]
     alone, *_ = explain(tiny, images[:1])
-    assert torch.equal(steps.cam, fusion_cam(alone).cam)
+    torch.testing.assert_close(steps.cam, fusion_cam(alone).cam)
     assert torch.equal(first.cam, union_cam(evidence).cam), "neither method changes what the other reads"
 
 
@@ -489,16 +489,16 @@ def test_the_call_stacks_the_maps(tiny, images, targets):
     assert maps.min() >= 0
     assert maps.max() <= 1
     steps = [fusion_cam(evidence) for evidence in explain(tiny, images, targets=targets)]
-    np.testing.assert_array_equal(maps, np.float32([s.cam.numpy() for s in steps]))
+    np.testing.assert_allclose(maps, np.float32([s.cam.numpy() for s in steps]), atol=1e-6)
 
 
 def test_the_call_passes_theta_and_another_scorer_on(tiny, images):
     asked = []
     cam = FusionCAM(tiny, ["relu2"], theta=60, score=lambda masked: asked.append(len(masked)) or tiny(masked))
     expected = [fusion_cam(evidence, 60).cam.numpy() for evidence in explain(tiny, images)]
-    np.testing.assert_array_equal(cam(images), np.float32(expected))
+    np.testing.assert_allclose(cam(images), np.float32(expected), atol=1e-6)
     assert asked
-    assert not np.array_equal(cam(images), FusionCAM(tiny, ["relu2"])(images))
+    assert not np.allclose(cam(images), FusionCAM(tiny, ["relu2"])(images), atol=1e-3)
 
 
 def test_the_class_takes_the_region_weights_too(tiny, images):
