@@ -1,5 +1,7 @@
 """Photos of every kind that a user may have, and scenes of which it is known where the objects are."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -43,7 +45,7 @@ def test_a_photo_is_resized_to_the_square_as_pillow_does(tmp_path):
     tensor = saved(tmp_path, random, "photo.png")
     expected = np.asarray(random.resize((32, 32), Image.Resampling.BILINEAR)).transpose(2, 0, 1) / np.float32(255)
     assert tensor.dtype == torch.float32
-    np.testing.assert_array_equal(tensor, expected)
+    np.testing.assert_allclose(tensor, expected, atol=1e-6)
 
 
 def test_center_crop_keeps_proportions():
@@ -375,3 +377,86 @@ def test_the_committed_lists_are_what_seed_0_draws():
     positions = [images.Picture(str(i), None) for i in range(4952)]
     drawn = [picture.id for picture in images.sample(positions, 2000, 0)]
     assert (lists / "voc2007_test_2000_positions.txt").read_text().split() == drawn
+
+
+# Lists ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def listing(tmp_path):
+    """A folder of three pictures, and what `listed` makes of the lines of a list."""
+    for i, name in enumerate(("a.png", "more/b.png", "more/c c.png")):
+        jpeg(tmp_path / "pictures" / name, colour=(i, 120, 30))
+    available = images.pictures(str(tmp_path / "pictures"))
+
+    def listed(*lines):
+        (tmp_path / "chosen.txt").write_text("\n".join(lines), encoding="utf-8")
+        return [picture.id for picture in images.listed(available, tmp_path / "chosen.txt")]
+
+    listed.sha256 = {
+        picture.id: hashlib.sha256((tmp_path / "pictures" / picture.id).read_bytes()).hexdigest()
+        for picture in available
+    }
+    listed.folder = tmp_path / "pictures"
+    return listed
+
+
+def test_a_list_names_pictures_in_its_order(listing):
+    assert listing("more/b.png", "a.png") == ["more/b.png", "a.png"]
+    assert listing("c c.png", "", "  b.png  ", "") == ["more/c c.png", "more/b.png"], "the file's name is enough"
+
+
+@pytest.mark.parametrize("mark", [" ", "*"], ids=["text", "binary"])
+def test_a_list_of_sha256sum_is_checked(listing, mark):
+    lines = [f"{digest} {mark}{name}" for name, digest in listing.sha256.items()]
+    assert listing(*lines) == list(listing.sha256)
+    assert listing(f"{listing.sha256['more/b.png']} {mark}b.png", "a.png") == ["more/b.png", "a.png"]
+    jpeg(listing.folder / "more" / "b.png", colour=(77, 120, 30))
+    with pytest.raises(ValueError, match=r"^more/b\.png is not the picture that the list .*chosen\.txt names: its SHA"):
+        listing(*lines)
+    assert listing("more/b.png") == ["more/b.png"], "without a checksum any content will do"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a.png", "d.png"], r"d\.png, which the list .*chosen\.txt names, is not among the 3 pictures\."),
+        (["a.png", "less/b.png"], r"less/b\.png, which the list .* is not among"),
+        (["a.png", "b.png", "a.png"], r"The list .*chosen\.txt names 3 pictures; one or more are needed, each once\."),
+        (["b.png", "more/b.png"], "names 2 pictures; one or more are needed, each once"),
+        (["", " "], "names 0 pictures"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_one_sentence(listing, lines, message):
+    with pytest.raises(ValueError, match=message):
+        listing(*lines)
+
+
+def test_a_name_that_several_pictures_have_does_not_say_which(tmp_path):
+    for name in ("1.png", "a/1.png", "b/2.png", "c/2.png"):
+        jpeg(tmp_path / name)
+    available = images.pictures(str(tmp_path))
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_text("1.png\nb/2.png\n")
+    assert [picture.id for picture in images.listed(available, chosen)] == ["1.png", "b/2.png"]
+    chosen.write_text("2.png\n")
+    with pytest.raises(
+        ValueError, match=r"2\.png, which .* names, can be b/2\.png or c/2\.png: the list must say which"
+    ):
+        images.listed(available, chosen)
+
+
+def test_pictures_without_a_file_can_be_listed_but_not_checked(tmp_path):
+    available, chosen = images.pictures("demo"), tmp_path / "chosen.txt"
+    chosen.write_text("chelsea\ncoffee\n")
+    assert [picture.id for picture in images.listed(available, chosen)] == ["chelsea", "coffee"]
+    chosen.write_text("0" * 64 + "  chelsea\n")
+    with pytest.raises(ValueError, match="chelsea is not the picture"):
+        images.listed(available, chosen)
+
+
+def test_a_missing_list_is_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no list .*nowhere\.txt\.$"):
+        images.listed(images.pictures("demo"), tmp_path / "nowhere.txt")
+    with pytest.raises(FileNotFoundError, match="There is no list"):
+        images.listed(images.pictures("demo"), tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -356,14 +357,20 @@ def listed(available: Sequence[Picture], file: str | Path) -> list[Picture]:
     file = Path(file).expanduser()
     if not file.is_file():
         raise FileNotFoundError(f"There is no list {file}.")
-    known = {Path(picture.id).name: picture for picture in available} | {picture.id: picture for picture in available}
+    exact, named = {picture.id: picture for picture in available}, defaultdict(list)
+    for picture in available:
+        named[Path(picture.id).name].append(picture)
     chosen = []
     for line in filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())):
-        found = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
-        digest, name = found.groups() if found else (None, line)
-        if name not in known:
+        hashed = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
+        digest, name = hashed.groups() if hashed else (None, line)
+        found = [exact[name]] if name in exact else named[name]
+        if not found:
             raise ValueError(f"{name}, which the list {file} names, is not among the {len(available)} pictures.")
-        picture = known[name]
+        if len(found) > 1:
+            several = " or ".join(picture.id for picture in found)
+            raise ValueError(f"{name}, which the list {file} names, can be {several}: the list must say which.")
+        (picture,) = found
         if digest and (not picture.bytes or hashlib.sha256(picture.file.read_bytes()).hexdigest() != digest):
             raise ValueError(f"{name} is not the picture that the list {file} names: its SHA-256 is another.")
         chosen.append(picture)
