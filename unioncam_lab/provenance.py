@@ -28,7 +28,7 @@ def provenance() -> dict[str, str | int | bool | list[str]]:
     found = {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _git("rev-parse", "HEAD") or "unknown",
-        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "changed": bool(_git("--no-optional-locks", "status", "--porcelain", "-uno")),
         "code": code_hash(),
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "instruction sets": [name for name in INSTRUCTION_SETS if name in _cpuinfo("flags", "Features").split()],
