@@ -3,11 +3,15 @@
 import copy
 import io
 import logging
+import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +26,9 @@ from unioncam_core import Protocol, UnionCAM, capture, score_regions, union_cam
 from unioncam_lab import engine
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.engine import Engine, accelerate
-from unioncam_lab.images import demo_photos
+from unioncam_lab.images import DEMO_PHOTOS, demo_photo, demo_photos
+
+ROOT = Path(__file__).parent.parent
 
 
 class SmallCNN(nn.Module):
@@ -81,17 +87,21 @@ def watch(model, images):
 
 
 def test_the_built_in_network_is_fast_by_itself_and_its_maps_are_eagers(classifier):
-    """On all demo photos: the same map to 1e-3 and the same selection; and OpenVINO is what computed it."""
-    layer = classifier.target_layer
+    """On all demo photos, most of them small, since eager takes long: OpenVINO computes the same maps to 1e-3.
+
+    And selects the same one, unless both are worth the same.
+    """
     eager = accelerate(copy.deepcopy(classifier), "eager")
-    for photo in demo_photos():
-        (fast,) = capture(classifier, photo.image[None], target_layer=layer)
-        (slow,) = capture(eager, photo.image[None], target_layer=eager.target_layer)
-        assert classifier.gradient_free.ready(photo.image[None]).name == "openvino"
+    for i, name in enumerate(DEMO_PHOTOS):
+        image = demo_photo(name, 224 if i == 0 else 112).image[None]
+        (fast,) = capture(classifier, image, target_layer=classifier.target_layer)
+        (slow,) = capture(eager, image, target_layer=eager.target_layer)
+        assert classifier.gradient_free.ready(image).name == "openvino"
         fast, slow = union_cam(fast), union_cam(slow)
-        assert fast.selected == slow.selected
-        for name in ("denoised", "region", "united", "cam"):
-            assert float((getattr(fast, name) - getattr(slow, name)).abs().max()) <= 1e-3, (photo.name, name)
+        clear = abs(slow.beta_united - slow.beta_region) > 1e-4
+        assert not clear or fast.selected == slow.selected
+        for field in ("denoised", "region", "united", *(["cam"] if clear else [])):
+            assert float((getattr(fast, field) - getattr(slow, field)).abs().max()) <= 1e-3, (name, field)
 
 
 @pytest.mark.parametrize("backend", ["openvino", "eager"])
@@ -289,18 +299,61 @@ def test_the_chunk_is_measured_once_for_each_size(small, photos, monkeypatch):
     assert fast.ready(photos).chunk in engine.CPU_CHUNKS
 
 
-def test_precision_is_what_was_asked_for(classifier):
-    """bfloat16 has 8 bits: the logits are a little off, which shows that it is in use, but not much."""
-    images = torch.stack([photo.image for photo in demo_photos()])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("backend", ["openvino", "eager"])
+def test_precision_is_what_was_asked_for(small, photos, lines, backend, precision):
+    """bfloat16 has 8 bits, float16 has 11: the logits are a little off, which shows that it is in use, but not much.
+
+    Where OpenVINO would compute in fp32, as on a processor without such instructions, it says so, and eager obeys.
+    """
     with torch.no_grad():
-        exact = classifier(images)
-    for backend in ("openvino", "eager"):
-        half = accelerate(copy.deepcopy(classifier), backend, "bf16").gradient_free
-        logits = half(images)
-        assert half.ready(images).name == backend
-        assert logits.dtype == torch.float32
-        assert 1e-3 < float((logits - exact).abs().max()) < 0.1 * float(exact.abs().max())
-    assert {parameter.dtype for parameter in classifier.parameters()} == {torch.float32}
+        small.fc.weight.mul_(40)
+        exact = small(photos)
+    half = accelerate(small, backend, precision, chunk=5).gradient_free
+    logits = half(photos)
+    if half.ready(photos).name != backend:
+        (line,) = lines()
+        why = rf"on this processor it computes in b?f\d+ where {precision} is asked for"
+        assert re.fullmatch(rf"The backend openvino is not used: {why}\. Going on with eager\.", line)
+    assert half.ready(photos).name in (backend, "eager")
+    assert logits.dtype == torch.float32
+    assert (
+        {"bf16": 1e-3, "fp16": 1e-4}[precision] < float((logits - exact).abs().max()) < 0.1 * float(exact.abs().max())
+    )
+    assert {parameter.dtype for parameter in small.parameters()} == {torch.float32}
+
+
+class OtherThanAsked:
+    """OpenVINO on a processor that computes in fp32 on one thread, whatever it is asked for."""
+
+    def compile_model(self, *_):
+        return self
+
+    def get_property(self, name):
+        return {"INFERENCE_PRECISION_HINT": SimpleNamespace(to_string=lambda: "f32"), "INFERENCE_NUM_THREADS": 1}[name]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"precision": "bf16"}, "it computes in f32 where bf16 is asked for"),
+        ({"precision": "fp16"}, "it computes in f32 where fp16 is asked for"),
+        ({"threads": 3}, "it computes on 1 threads where 3 are asked for"),
+    ],
+)
+def test_a_backend_that_computes_otherwise_than_asked_is_not_used(small, photos, lines, monkeypatch, options, reason):
+    monkeypatch.setattr("openvino.Core", OtherThanAsked)
+    assert accelerate(small, chunk=4, **options).gradient_free.ready(photos).name == "eager"
+    assert lines() == [f"The backend openvino is not used: on this processor {reason}. Going on with eager."]
+
+
+def test_threads_are_what_was_asked_for(small, photos):
+    with torch.no_grad():
+        expected = small(photos)
+    for threads in (1, 2, None):
+        fast = accelerate(small, "openvino", chunk=4, threads=threads).gradient_free
+        assert (fast.ready(photos).name, fast.ready(photos).threads) == ("openvino", threads or torch.get_num_threads())
+        torch.testing.assert_close(fast(photos), expected, atol=1e-4, rtol=1e-4)
 
 
 # Nothing is left behind, nothing is lost ------------------------------------
@@ -371,7 +424,7 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(small, photos, lines):
 
     key, *_ = fast._ready
     fast._ready[key] = engine.replace(backend, network=limited)
-    assert torch.equal(fast(photos[torch.arange(40) % 5]), expected)
+    torch.testing.assert_close(fast(photos[torch.arange(40) % 5]), expected)
     assert tried == [16, 8, *[4] * 10]
     assert lines() == [
         "Out of memory with 16 images at a time: going on with 8.",
@@ -406,15 +459,15 @@ def broken(*_):
     raise RuntimeError("no such instruction\non this processor")
 
 
-def wrong(model, noise, precision, sizes):
+def wrong(model, noise, precision, sizes, threads):
     return (lambda images: model(images) + 1), sizes
 
 
-def not_a_number(model, noise, precision, sizes):
+def not_a_number(model, noise, precision, sizes, threads):
     return (lambda images: model(images) * torch.nan), sizes
 
 
-def slow(model, noise, precision, sizes):
+def slow(model, noise, precision, sizes, threads):
     return (lambda images: (time.sleep(0.5), model(images))[1]), sizes
 
 
@@ -448,11 +501,23 @@ def test_a_slower_backend_is_not_chosen_but_may_be_asked_for(small, photos, line
     assert accelerate(small, "openvino", chunk=5).gradient_free.ready(photos).name == "openvino"
 
 
-def test_nothing_is_reported_over_the_network(small, photos, monkeypatch):
-    telemetry = pytest.importorskip("openvino_telemetry")
-    monkeypatch.setattr(telemetry.Telemetry, "init", broken)
-    monkeypatch.setattr(telemetry.Telemetry, "send_event", broken)
-    assert accelerate(small).gradient_free.ready(photos).name == "openvino"
+SILENT = """
+import multiprocessing, sys, urllib.request
+multiprocessing.Process.start = urllib.request.urlopen = lambda *_: sys.exit("OpenVINO wants to report something.")
+import torch
+from unioncam_lab.engine import accelerate
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5)).eval()
+print(accelerate(model, "openvino", chunk=2).gradient_free.ready(torch.rand(1, 3, 8, 8)).name)
+"""
+
+
+def test_nothing_is_reported_over_the_network(tmp_path):
+    """By a user who has not been asked, in a process that imports OpenVINO for the first time."""
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    command = [sys.executable, "-c", SILENT]
+    made = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert (made.stdout, made.returncode) == ("openvino\n", 0), made.stderr
+    assert not (tmp_path / "intel").exists(), "nor is the user given a number"
 
 
 @pytest.mark.parametrize(

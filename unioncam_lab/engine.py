@@ -10,6 +10,7 @@ for every pass that needs no gradient. The model itself, its layers and its grad
 
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from tqdm.auto import tqdm
 from unioncam_core import Evidence, evaluation, min_max
 
 log = logging.getLogger(__name__)  # its warnings are one line each on stderr
+# OpenVINO reports every import of it over the network, by this package, where that can be imported.
+sys.modules.setdefault("openvino_telemetry", None)
 
 Network = Callable[[Tensor], Tensor]
 Built = tuple[Network, Sequence[int]]  # and the chunks it can take
