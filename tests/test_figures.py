@@ -326,3 +326,11 @@ def test_options_are_dots_below_the_published_diamonds():
     dots = {line.get_color(): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"}
     assert dots == {figures.COLOURS["grad_cam"]: [30, 40], figures.COLOURS["union_cam"]: [20, 10]}
     assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"] == [72.3, 43.15]
+
+
+def test_costs_are_compared_with_each_library_by_name():
+    seconds = {"UnionCAM": 2.0, "Score-CAM": 2.0, "Score-CAM of pytorch-grad-cam": 30.0, "Score-CAM of torchcam": 46.0}
+    costs = pd.DataFrame({"method": seconds.keys(), "seconds": seconds.values(), "classifier": "a_network"})
+    title = figures.cost(costs).get_suptitle()
+    for part in ("15 times as long in pytorch-grad-cam", "23 times as long in torchcam", "a_network, one photo"):
+        assert part in title

@@ -247,7 +247,7 @@ def gallery(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str
 def cost(costs: DataFrame) -> Figure:
     """Seconds that `bench.compare` measured, as bars: one colour a method, hatched where the engine does not run it."""
     costs = costs.sort_values("seconds", ascending=False)
-    fastest, slowest = costs.seconds.iloc[-1], costs.seconds.iloc[0]
+    slowest = costs.seconds.iloc[0]
     figure, axes = plt.subplots(figsize=(9, 0.9 + 0.5 * len(costs)))
     colours = [COLOURS["united" if method.startswith("UnionCAM") else "score_cam"] for method in costs.method]
     bars = axes.barh(costs.method, costs.seconds, color=colours, edgecolor="white")
@@ -255,7 +255,11 @@ def cost(costs: DataFrame) -> Figure:
         bar.set_hatch("" if method in ("UnionCAM", "Score-CAM") else "//")
     axes.bar_label(bars, [f"{seconds:.3g} s" for seconds in costs.seconds], padding=4)
     axes.set(xlabel="seconds for one explanation", xlim=(0, 1.1 * slowest))
-    axes.set_title(f"The same question, {slowest / fastest:.0f} times faster", loc="left")
+    own = costs.loc[costs.method == "Score-CAM", "seconds"].min()
+    others = costs[costs.method.str.startswith("Score-CAM of ")]
+    times = [f"{row.seconds / own:.0f} times as long in {row.method.split(' of ')[1]}" for row in others.itertuples()]
+    where = f"{costs.classifier.iloc[0]}, one photo"
+    figure.suptitle(f"Score-CAM: {', '.join(times)} ({where})" if times else where, fontsize=11)
     return figure
 
 
@@ -603,7 +607,8 @@ def ranks(
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=11)
-    note = f"squares: published; hollow: not clearly different from UnionCAM (Holm-corrected p ≥ {LEVEL:g})"
+    note = f"squares: published; hollow: not clearly different from UnionCAM (Holm-corrected p ≥ {LEVEL:g});"
+    note += " the order of equal numbers means nothing"
     figure.supxlabel(note, fontsize=9)
     return figure
 
@@ -616,7 +621,7 @@ def against_diagonal(found: dict[str, tuple[DataFrame, str, str]], title: str) -
         title: of the figure.
     """
     figure, panels = plt.subplots(
-        1, len(found), figsize=(3.9 * len(found), 4.2), sharey=True, squeeze=False, layout="compressed"
+        1, len(found), figsize=(3.9 * len(found), 4.7), sharey=True, squeeze=False, layout="compressed"
     )
     for axes, (label, (records, method, other)) in zip(panels[0], found.items(), strict=True):
         left = 100 * records.pivot(index="image", columns="method", values="masked_probability")[[method, other]]
@@ -709,14 +714,15 @@ def forgetting(left: dict[str, tuple[Sequence[float], DataFrame]], title: str, c
 def scorecard(card: DataFrame, title: str) -> Figure:
     """Methods x what is asked of a map, in groups: means, dark where good; bold where no other is clearly better.
 
-    Above each column stands its direction and N; what costs time is blue, all else green. Controls stand apart.
+    Above each column stands its direction and N; what costs time is blue, all else green. Controls stand apart. A dot
+    stands where nothing was measured; a method of which nothing at all was measured is left out.
 
     Args:
         card: as `tables.scorecard` gives it.
         title: of the figure.
     """
     columns = list(dict.fromkeys(zip(card["group"], card["label"], strict=True)))
-    methods = list(dict.fromkeys(card["method"]))
+    methods = list(dict.fromkeys(card.loc[card["mean"].notna(), "method"]))
     controls = set(card.loc[card["control"], "method"])
     top = {method: y + 0.25 * (method in controls) for y, method in enumerate(methods)}
     figure, axes = plt.subplots(figsize=(1.25 * len(columns) + 2.4, 0.42 * len(methods) + 2.2))
@@ -929,7 +935,7 @@ def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str
     axes.set_yticks(range(len(values)), list(values))
     axes.margins(y=0.15)
     axes.invert_yaxis()
-    axes.set(xlabel=f"{axis}\n(dots joined by a line: one scene; diamond: mean, with its 95 % interval)")
+    axes.set(xlabel=f"{axis}\n(dots joined by a line: one picture; diamond: mean, with its 95 % interval)")
     figure.suptitle(title, fontsize=11)
     axes.grid(axis="x", alpha=0.4)
     return figure
