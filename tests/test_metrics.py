@@ -115,7 +115,7 @@ def test_the_probability_is_judged_even_where_the_protocol_explains_the_logit(ti
     (result,) = evaluate(evidence, [torch.ones(12, 12, dtype=torch.float64)])
     assert result["probability"] == pytest.approx(evidence.probability)
     assert result["masked_probability"] == pytest.approx(evidence.probability)
-    assert (result["drop"], result["increase"]) == (0, False)
+    assert result["drop"] == pytest.approx(0, abs=1e-9)
 
 
 def test_deletion_shows_what_the_protocols_masks_show(classifier):
@@ -307,22 +307,50 @@ def test_a_map_that_follows_the_image_is_stable(name):
 def test_retest_asks_every_method_again(tiny, images):
     tiny.target_layer = tiny.relu2
     images = torch.nn.functional.interpolate(images, (12, 12))
-    (evidence,) = capture(tiny, images[:1], target_layer=tiny.relu2, targets=[2])
+    (evidence,) = capture(tiny, images[:1], target_layer=tiny.relu2, targets=[4])
     methods = [find_method(name) for name in ("grad_cam", "union_cam", "fake_cam")]
     maps = [getattr(found, "cam", found) for found in (method.explain(evidence) for method in methods)]
-    networks = [(network, methods) for _, network in metrics.randomized(tiny, 3)]
+    networks = [[(network, methods) for _, network in metrics.randomized(tiny, 3, seed)] for seed in range(2)]
     rows = metrics.retest(evidence, tiny, methods, maps, networks=networks)
     masked = evidence.masked(maps[0][None])
-    (again,) = capture(tiny, masked, target_layer=tiny.relu2, targets=[2])
+    (again,) = capture(tiny, masked, target_layer=tiny.relu2, targets=[4])
     assert rows[0]["coherency"] == pytest.approx(100 * metrics.coherency(maps[0], grad_cam(again)))
-    (flipped,) = capture(tiny, images[:1].flip(3), target_layer=tiny.relu2, targets=[2])
+    (flipped,) = capture(tiny, images[:1].flip(3), target_layer=tiny.relu2, targets=[4])
     assert rows[0]["stability_flip"] == pytest.approx(100 * metrics.similarity(maps[0], grad_cam(flipped).flip(1)))
-    (forgotten,) = capture(networks[0][0], images[:1], target_layer="relu2", targets=[2])
-    assert rows[0]["sanity_curve"][0] == pytest.approx(100 * metrics.similarity(maps[0], grad_cam(forgotten)))
+    for row, cam, explain in zip(rows, maps, (method.explain for method in methods), strict=True):
+        rho = []  # of each seed's networks, from the one that forgot its top to the one that forgot all
+        for seed in networks:
+            for network, _ in seed:
+                (forgotten,) = capture(network, images[:1], target_layer="relu2", targets=[4])
+                again = explain(forgotten)
+                rho.append(100 * metrics.similarity(cam, getattr(again, "cam", again)))
+        assert row["sanity_rho"] == pytest.approx(rho)
+        assert row["sanity_curve"] == pytest.approx([(abs(rho[i]) + abs(rho[i + 3])) / 2 for i in range(3)])
+    assert min(rows[0]["sanity_rho"]) < 0, "else the size would say no more than the number"
     assert rows[2]["sanity_curve"] == [100] * 3
     assert rows[2]["stability_noise"] == 100
     assert rows[1]["sanity"] == pytest.approx(np.mean(rows[1]["sanity_curve"]))
     assert set(metrics.retest(evidence, tiny, methods, maps, ["stability"])[0]) == {
         "stability", "stability_shift", "stability_flip", "stability_noise",
     }  # fmt: skip
-    assert not any(network._forward_hooks for network, _ in networks)
+    assert not any(network._forward_hooks for seed in networks for network, _ in seed)
+
+
+@pytest.mark.parametrize(
+    ("rho", "curve"),
+    [
+        ([[1, 1], [1, 1], [1, 1]], [100, 100]),
+        ([[-1, -1], [1, 1], [-1, -1]], [100, 100]),  # its own negative shows the same: nothing was forgotten
+        ([[1, 0.5], [-0.5, 0], [0, -0.1]], [50, 20]),
+    ],
+)
+def test_forgetting_counts_the_size_of_the_correlation_over_all_seeds(tiny, images, monkeypatch, rho, curve):
+    tiny.target_layer = tiny.relu2
+    (evidence,) = capture(tiny, images[:1], target_layer=tiny.relu2, targets=[2])
+    method, values = find_method("grad_cam"), iter(np.ravel(rho).tolist())
+    monkeypatch.setattr(metrics, "similarity", lambda *_: next(values))
+    networks = [[(tiny, [method])] * 2] * 3
+    (row,) = metrics.retest(evidence, tiny, [method], [grad_cam(evidence)], ["sanity"], networks)
+    assert row["sanity_rho"] == pytest.approx((100 * np.ravel(rho)).tolist())
+    assert row["sanity_curve"] == pytest.approx(curve)
+    assert row["sanity"] == pytest.approx(np.mean(curve))
