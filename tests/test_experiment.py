@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import signal
 import time
@@ -19,11 +20,12 @@ from filelock import FileLock
 from PIL import Image
 
 from unioncam_core import Protocol, capture, union_cam
-from unioncam_lab import experiment
+from unioncam_lab import engine, experiment
 from unioncam_lab.baselines import grad_cam
-from unioncam_lab.experiment import Journal, at_scale, load, main, run
-from unioncam_lab.images import load_photo
-from unioncam_lab.metrics import adcc, evaluate, localize
+from unioncam_lab.engine import accelerate
+from unioncam_lab.experiment import ENGINE, Journal, at_scale, load, main, run
+from unioncam_lab.images import LISTS, load_photo
+from unioncam_lab.metrics import SEEDS, adcc, evaluate, localize
 from unioncam_lab.report import write_report
 from unioncam_lab.shapes import draw_scene
 
@@ -57,8 +59,50 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """For networks so small that a second thread would only be waited for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def eager_tiny():
+    """With an engine that has nothing to measure, so that most tests need not wait for it."""
+    return accelerate(TinyClassifier(), "eager", chunk=8)
+
+
 def tiny_run(folder, out=None, **options):
-    return run(str(folder), TinyClassifier(), options.pop("methods", TINY_METHODS), out=out, **options)
+    classifier = options.pop("classifier", None) or eager_tiny()
+    return run(str(folder), classifier, options.pop("methods", TINY_METHODS), out=out, **options)
+
+
+def stopped_run(folder, out, after, **options):
+    """A run that is interrupted when the journal has `after` pictures."""
+    append = Journal.append
+
+    def stop(journal, entry):
+        append(journal, entry)
+        if sum(1 for _ in journal.entries()) == after:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "append", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_run(folder, out, **options)
+
+
+def starts(made):
+    """Which start each picture was computed by, in the order of the pictures."""
+    return made.records.groupby("image", sort=False)["start"].unique().map(list).tolist()
 
 
 def same(left: pd.DataFrame, right: pd.DataFrame):
@@ -93,14 +137,17 @@ def test_a_record_is_what_its_parts_compute(whole, folder):
 
 def test_an_image_takes_one_capture_and_one_pass_whatever_the_methods(folder, monkeypatch):
     counts = {"capture": 0, "images": 0}
-    monkeypatch.setattr(
-        experiment, "capture", lambda *a, **k: counts.update(capture=counts["capture"] + 1) or capture(*a, **k)
-    )
+
+    def counted_capture(*arguments, **options):
+        counts.update(capture=counts["capture"] + 1, images=0)  # what the engine was measured with does not count
+        return capture(*arguments, **options)
+
+    monkeypatch.setattr(experiment, "capture", counted_capture)
 
     def images_seen(methods):
-        tiny = TinyClassifier()
+        tiny = eager_tiny()
         tiny.register_forward_pre_hook(lambda _, inputs: counts.update(images=counts["images"] + len(inputs[0])))
-        counts.update(capture=0, images=0)
+        counts.update(capture=0)
         run(str(folder), tiny, methods, ["drop"], limit=1)
         return counts["images"], counts["capture"]
 
@@ -116,7 +163,10 @@ def test_what_a_run_was_made_with_is_kept(whole, folder):
     assert options["protocol"] == asdict(Protocol())
     assert whole.info["available"] == 60
     assert torch.__version__.startswith(whole.info["started"][0]["torch"])
-    assert len(whole.info["started"]) == 1
+    (started,) = whole.info["started"]
+    assert [started[name] for name in ENGINE] == ["eager", "fp32", 8, 1]
+    assert (whole.records["start"] == 0).all()
+    assert "list" not in options
     assert tiny_run(folder, limit=1).info["options"]["weights"] == options["weights"]
     assert run(str(folder), TinyClassifier(1), ["grad_cam"], limit=1).info["options"]["weights"] != options["weights"]
 
@@ -143,32 +193,144 @@ CONTEXT.set_forkserver_preload(["unioncam_lab.report"])
 
 def _attempt(folder, out):
     torch.set_num_threads(1)
-    tiny_run(folder, out)
+    experiment.provenance = lambda: {"date": "today"}
+    tiny_run(folder, out, classifier=TinyClassifier())
 
 
-def test_killed_at_ten_random_moments_it_ends_with_the_same_records(whole, folder, tmp_path):
-    moments, done = random.Random(0), []
-    journal = tmp_path / "journal.jsonl"
+def test_killed_at_ten_random_moments_it_ends_with_the_records_of_a_run_that_never_stopped(
+    folder, tmp_path, monkeypatch, two_threads
+):
+    """To the last bit, and although every process would measure its own backend, chunk and threads."""
+    moments, done, first = random.Random(0), [], None
+    out, journal = tmp_path / "killed", tmp_path / "killed" / "journal.jsonl"
     for _ in range(10):
-        runner = CONTEXT.Process(target=_attempt, args=(folder, tmp_path))
+        runner = CONTEXT.Process(target=_attempt, args=(folder, out))
         runner.start()
-        enough, deadline = len(done) + moments.randint(0, 5), time.monotonic() + 60
+        enough, deadline = len(done) + moments.randint(0, 5), time.monotonic() + 300
         while runner.is_alive() and time.monotonic() < deadline:
             if journal.exists() and journal.read_bytes().count(b"\n") >= enough:
                 break
+            time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.02))
         os.kill(runner.pid, signal.SIGKILL)
         runner.join()
         done = journal.read_bytes().splitlines()
-        assert not (tmp_path / "records.parquet").exists()
-        assert load(tmp_path).records["image"].nunique() in (len(done), len(done) - 1)
+        first = first or (out / "run.json").read_bytes()
+        assert not (out / "records.parquet").exists()
+        assert load(out).records["image"].nunique() in (len(done), len(done) - 1)
     assert 0 < len(done) < 60
     torn = journal.read_bytes()
     journal.write_bytes(torn + b'{"image": "99.png", "rows": [{"ima')  # as if killed in the middle of a line
-    ended = tiny_run(folder, tmp_path)
-    same(ended.records, whole.records)
-    assert 2 <= len(ended.info["started"]) <= 11  # a kill may come before anything is written
+    monkeypatch.setattr(experiment, "provenance", lambda: {"date": "another day"})
+    ended = tiny_run(folder, out, classifier=TinyClassifier())
+    (begun,) = ended.info["started"]
+    assert (begun["date"], begun["threads"]) == ("today", 1)
+    assert torch.get_num_threads() == 2
+    assert starts(ended) == [[0]] * 60
     assert not journal.exists()
+
+    (tmp_path / "never stopped").mkdir()
+    (tmp_path / "never stopped" / "run.json").write_bytes(first)
+    same(ended.records, tiny_run(folder, tmp_path / "never stopped", classifier=TinyClassifier()).records)
+
+
+def close(left: pd.DataFrame, right: pd.DataFrame):
+    """The same but for rounding, as by two ways of computing."""
+    left, right = (records.drop(columns=["seconds", "start"]) for records in (left, right))
+    pd.testing.assert_frame_equal(left, right, check_exact=False, rtol=0, atol=1e-2)
+
+
+def test_a_machine_that_cannot_offer_what_a_run_was_begun_with_is_refused(whole, folder, tmp_path, monkeypatch):
+    """In one sentence, and nothing is lost; told to, it goes on, and the rows say where they were made."""
+    tiny = accelerate(TinyClassifier(), "openvino", chunk=4)
+    monkeypatch.setattr(experiment, "provenance", lambda: {"date": "today"})
+    stopped_run(folder, tmp_path, 3, classifier=tiny)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def unknown(*_):
+        raise RuntimeError("no such instruction")
+
+    monkeypatch.setitem(engine.BACKENDS, "openvino", unknown)
+    with pytest.raises(
+        RuntimeError,
+        match="was begun with openvino in fp32, 4 images at a time, 1 threads; "
+        r"this machine offers eager in fp32, 4 images at a time, 1 threads\. .* --elsewhere",
+    ) as refused:
+        tiny_run(folder, tmp_path)
+    assert "\n" not in str(refused.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    made = tiny_run(folder, tmp_path, elsewhere=True)
+    assert starts(made) == [[0]] * 3 + [[1]] * 57
+    assert [[each[name] for name in ENGINE] for each in made.info["started"]] == [
+        ["openvino", "fp32", 4, 1],
+        ["eager", "fp32", 4, 1],
+    ]
+    close(made.records, whole.records)
+
+
+def test_a_run_that_may_go_on_elsewhere_need_not(folder, tmp_path):
+    stopped_run(folder, tmp_path, 2, limit=4)
+    made = tiny_run(folder, tmp_path, limit=4, elsewhere=True)
+    assert starts(made) == [[0]] * 4
+    assert len(made.info["started"]) == 1
+
+
+def test_what_was_asked_of_another_engine_does_not_count_when_a_run_goes_on(folder, tmp_path):
+    stopped_run(folder, tmp_path, 2, limit=4)
+    made = tiny_run(folder, tmp_path, limit=4, classifier=accelerate(TinyClassifier(), "openvino", chunk=2))
+    assert starts(made) == [[0]] * 4
+    assert [made.info["started"][0][name] for name in ENGINE[:3]] == ["eager", "fp32", 8]
+
+
+def test_memory_that_runs_out_is_a_new_start(whole, folder, tmp_path, monkeypatch):
+    """From the picture on at which it does, since its own masked images were scored in parts of two sizes."""
+    eager, journal = engine.BACKENDS["eager"], tmp_path / "journal.jsonl"
+
+    def small(*arguments):
+        network, sizes = eager(*arguments)
+
+        def limited(images):
+            if len(images) > 2 and journal.exists() and journal.read_bytes().count(b"\n") >= 3:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return network(images)
+
+        return limited, sizes
+
+    with monkeypatch.context() as patch:
+        patch.setitem(engine.BACKENDS, "eager", small)
+        stopped_run(folder, tmp_path, 6)
+    assert [each["chunk"] for each in load(tmp_path).info["started"]] == [8, 2]
+    made = tiny_run(folder, tmp_path)
+    assert [each["chunk"] for each in made.info["started"]] == [8, 2], "it goes on with what was enough"
+    assert starts(made) == [[0]] * 3 + [[1]] * 57
+    close(made.records, whole.records)
+
+
+def test_changed_code_is_a_new_start(folder, tmp_path, monkeypatch):
+    for code, after in (("a", 2), ("b", 4), ("b", 5), ("a", 6)):
+        monkeypatch.setattr(experiment, "provenance", lambda code=code: {"date": str(time.time()), "code": code})
+        stopped_run(folder, tmp_path, after, limit=8)
+    made = tiny_run(folder, tmp_path, limit=8)
+    assert [each["code"] for each in made.info["started"]] == ["a", "b"]
+    assert starts(made) == [[0]] * 2 + [[1]] * 3 + [[0]] * 3
+
+
+@pytest.mark.parametrize("accelerated", [True, False])
+def test_a_run_leaves_the_classifier_as_it_was(folder, accelerated, two_threads):
+    tiny = TinyClassifier()
+    if accelerated:
+        accelerate(tiny, "eager", chunk=3)
+    before, threads = dict(vars(tiny)), torch.get_num_threads()
+    settings = dict(vars(tiny.gradient_free)) if accelerated else None
+    made = tiny_run(folder, classifier=tiny, limit=1, methods=["grad_cam"])
+    with pytest.raises(ValueError, match="groups is 0"):
+        tiny_run(folder, classifier=tiny, limit=1, methods=["group_cam:groups=0"])
+    assert vars(tiny).keys() == before.keys()
+    assert torch.get_num_threads() == threads
+    if accelerated:
+        assert tiny.gradient_free is before["gradient_free"]
+        assert vars(tiny.gradient_free) == settings
+        assert made.info["started"][0]["chunk"] == 3
 
 
 @pytest.mark.parametrize("stage", ["before records.parquet", "before run.json", "before the journal goes"])
@@ -253,7 +415,7 @@ def test_a_full_disk_stops_with_one_sentence_and_what_was_computed(whole, folder
     queue = CONTEXT.Queue()
     runner = CONTEXT.Process(target=_with_little_room, args=(folder, tmp_path, queue))
     runner.start()
-    number, sentence = queue.get(timeout=100)
+    number, sentence = queue.get(timeout=300)
     runner.join()
     assert number == errno.EFBIG
     assert sentence.startswith("The disk is full. What was computed is kept in")
@@ -314,6 +476,10 @@ def test_the_papers_scale_is_its_network_and_number_of_images():
     assert at_scale("paper", "F", "voc2007") == {
         "images": "voc2007:F", "classifier": "vgg16", "limit": 2000, "seed": 0
     }  # fmt: skip
+    assert at_scale("paper", "F") == {
+        "images": "ilsvrc2012:F", "classifier": "vgg16", "list_file": LISTS / "ilsvrc2012_val_2000.txt"
+    }  # fmt: skip
+    assert len(at_scale("paper", "F")["list_file"].read_text().split()) == 2000
     assert at_scale("demo") == {"images": "demo"}
     assert at_scale("folder", "F") == {"images": "F"}
 
@@ -325,9 +491,10 @@ def test_metrics_can_be_fewer(folder):
 
 
 def test_nothing_is_left_behind(folder, classifier):
-    engine = classifier.gradient_free
+    own = classifier.gradient_free
     run("demo", classifier, ["grad_cam", "LayerCAM"], ["drop"], limit=1)
-    assert engine.progress
+    assert classifier.gradient_free is own
+    assert own.progress
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert not classifier.target_layer._forward_hooks
 
@@ -432,6 +599,9 @@ def test_adcc_stability_and_sanity_are_recorded(folder, tmp_path):
         assert row.adcc == pytest.approx(100 * expected)
         assert row.stability == pytest.approx((row.stability_shift + row.stability_flip + row.stability_noise) / 3)
         assert row.sanity == pytest.approx(row.sanity_curve.mean(), abs=1e-4)
+        of_seeds = row.sanity_rho.reshape(SEEDS, 3)  # the network has three layers to forget
+        np.testing.assert_allclose(row.sanity_curve, np.abs(of_seeds).mean(0), atol=1e-4)
+        assert row.method == "fake_cam" or len(np.unique(of_seeds[:, 0])) == SEEDS, "each seed forgets its own way"
     fake = made.records[made.records["method"] == "fake_cam"]
     assert (fake["sanity"] == 100).all()  # it never looked at the network
     assert (fake["adcc"] < 5).all()
@@ -455,3 +625,69 @@ def test_half_precision_is_another_run(folder, tmp_path):
     whole = tiny_run(folder, methods=["score_cam"], metrics=["drop"], limit=2)
     assert "precision" not in whole.info["options"]
     np.testing.assert_allclose(half.records["drop"], whole.records["drop"], atol=5)
+
+
+# Which pictures: a list ---------------------------------------------------------
+
+
+def write_list(path, *names):
+    path.write_text("".join(f"{name}\n" for name in names))
+    return path
+
+
+def test_a_list_says_which_pictures_and_in_which_order(folder, tmp_path):
+    chosen = write_list(tmp_path / "chosen.txt", "40.png", "more/01.png", "07.png")
+    made = tiny_run(folder, tmp_path / "run", methods=["grad_cam"], list_file=chosen)
+    assert list(made.records["image"]) == ["40.png", "more/01.png", "07.png"]
+    assert made.info["available"] == 60
+    drawn = tiny_run(folder, methods=["grad_cam"], list_file=chosen, limit=2).records["image"]
+    assert len(drawn) == 2
+    assert set(drawn) < set(made.records["image"])
+
+
+def test_a_missing_picture_of_a_list_is_named_before_anything_is_made(folder, tmp_path):
+    chosen = write_list(tmp_path / "chosen.txt", "40.png", "99.png")
+    with pytest.raises(ValueError, match=r"99\.png, which the list .*chosen\.txt names, is not among the 60 pictures"):
+        tiny_run(folder, tmp_path / "run", list_file=chosen)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def commanded(monkeypatch):
+    """The command line, with a network that is loaded at once."""
+    monkeypatch.setattr(experiment, "load_classifier", lambda *_: eager_tiny())
+
+    def command(folder, out, *options):
+        fixed = ["--images", str(folder), "--methods", "grad_cam", "--metrics", "drop", "--out", str(out)]
+        return main(["run", *fixed, *map(str, options)])
+
+    return command
+
+
+def test_the_command_line_takes_a_list_and_keeps_to_it(commanded, folder, tmp_path, capsys):
+    chosen = write_list(tmp_path / "chosen.txt", "40.png", "07.png")
+    assert commanded(folder, tmp_path / "run", "--list", chosen) == 0
+    assert "2 images are in" in capsys.readouterr().out
+    assert list(load(tmp_path / "run").records["image"]) == ["40.png", "07.png"]
+    for options in (["--list", write_list(tmp_path / "other.txt", "07.png", "40.png")], []):
+        assert commanded(folder, tmp_path / "run", *options) == 2
+        assert re.search(r"holds a run whose (data|list) is \w+, not \w+: take another", capsys.readouterr().err)
+    assert commanded(folder, tmp_path / "run", "--list", tmp_path / "nowhere.txt") == 2
+    assert f"There is no list {tmp_path / 'nowhere.txt'}." in capsys.readouterr().err
+
+
+def test_the_command_line_goes_on_elsewhere_where_it_is_told_to(commanded, folder, tmp_path, capsys):
+    assert commanded(folder, tmp_path, "--limit", 2) == 0
+    info = json.loads((tmp_path / "run.json").read_text())
+    del info["finished"], info["skipped"]
+    info["started"][0]["chunk"] = 16
+    info["started"][0]["backend"] = "openvino"
+    (tmp_path / "run.json").write_text(json.dumps(info))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(engine.BACKENDS, "openvino", None)
+        assert commanded(folder, tmp_path, "--limit", 2) == 2
+        error = capsys.readouterr().err
+        assert "was begun with openvino in fp32, 16 images at a time" in error
+        assert "with --elsewhere" in error
+        assert commanded(folder, tmp_path, "--limit", 2, "--elsewhere") == 0
+    assert starts(load(tmp_path)) == [[1]] * 2

@@ -195,13 +195,13 @@ def _run(
             with tqdm(total=len(chosen), initial=len(done), unit="image", disable=hidden()) as bar:
                 for picture in todo:
                     entry = _explain(picture, classifier, methods, metrics, protocol, classes, networks)
+                    if _now(engine, classifier)["chunk"] != info["started"][start]["chunk"]:  # memory ran out
+                        start = _start(info, engine, classifier, None, out)
+                        _write(out / "run.json", json.dumps(info, indent=1).encode())
                     for row in entry.get("rows", []):
                         row["start"] = start
                     journal.append(entry)
                     bar.update()
-                    if _now(engine, classifier)["chunk"] != info["started"][start]["chunk"]:  # memory ran out
-                        start = _start(info, engine, classifier, None, out)
-                        _write(out / "run.json", json.dumps(info, indent=1).encode())
         records, skipped = _collect(journal.entries(), [picture.id for picture in chosen])
         info |= {"finished": provenance()["date"], "skipped": skipped}
         parquet = io.BytesIO()
