@@ -245,7 +245,10 @@ def test_curves_less_another_methods_have_a_panel_each_with_its_band():
     assert titles(figure) == ["UnionCAM", "Score-CAM\n(probability)"]
     assert list(figure.axes[0].lines[1].get_ydata()) == [0, 2, 0]
     assert len(figure.axes[0].collections) == 1
-    assert "less Grad-CAM's" in figure.get_suptitle()
+    assert "less that of Grad-CAM," in figure.get_suptitle()
+    one = {kind: {"union_cam": frame} for kind in ("insertion", "deletion")}
+    first, second = figures.curve_differences(one, "grad_cam", "found").axes
+    assert first.get_position().y0 == second.get_position().y0, "side by side"
 
 
 def test_ranks_have_the_best_on_top_and_hollow_marks_where_nothing_is_clear():

@@ -1,6 +1,5 @@
 """What the project promises about itself: pins, the thin core, the README, the size."""
 
-import json
 import re
 import subprocess
 import sys
@@ -13,8 +12,7 @@ import yaml
 from PIL import Image
 from torchvision import models
 
-from unioncam_lab import bench, experiment, tables
-from unioncam_lab.shapes import WEIGHTS
+from unioncam_lab import experiment, findings
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -78,48 +76,69 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
     assert names["maps"].shape == (1, 224, 224)
 
 
-def test_the_readmes_costs_are_the_records():
-    costs, _ = bench.read(bench.RECORDS / "cost_cpu.json")
-    for method, row in bench.table(costs).iterrows():
-        assert f"| {method} | {row['then, s']} | {row['times faster']} | {row['memory, MiB']} |" in README
+def test_the_readmes_numbers_are_the_records():
+    """Its tables, and each sentence with a number, are written by the code from the records."""
+    assert findings.render(README) == README
+    assert all(len(block.split()) > 20 for block in re.findall(r"<!-- (?:\w+) -->\n(.*?)\n<!-- /", README, re.S))
 
 
-def test_the_readmes_findings_are_the_records():
-    records = experiment.load(experiment.RECORDS / "imagenet_500").records
-    shown = records[records["method"].isin([*experiment.PAPER_METHODS, "fusion_cam", "fake_cam"])]
-    found = tables.wide(tables.summary(shown, ["drop", "increase", "insertion", "deletion"]))
-    for method, row in found.iterrows():
-        assert f"| {method} | {' | '.join(row)} |" in README
-    best = {q: tables.values(shown.query("method != 'fake_cam'"), q).mean() for q in tables.measured(shown)}
-    assert best["drop"].idxmin() == "fusion_cam"
-    winners = best["drop"].idxmin(), best["increase"].idxmax(), best["insertion"].idxmax(), best["deletion"].idxmin()
-    assert "union_cam" not in winners
+def test_the_readme_says_no_other_number_of_a_record():
+    rest = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", README, flags=re.S)
+    assert re.findall(r"\d+\.\d+ ?%|\[\d+\.\d", rest) == []
 
 
-def test_the_readmes_truth_is_the_records():
-    training = json.loads((WEIGHTS.parent / "training.json").read_text())["percent of 1000 fresh scenes"]
-    assert f"names {training['right']:.1f} % of\nfresh ones" in README
-    assert f"{training['object painted over']:.1f} %, one in eight" in README
-    records = experiment.load(experiment.RECORDS / "truth" / "shapes").records
-    assert f"On {records['image'].nunique()} of them" in README
-    for method, row in tables.wide(tables.summary(records, ["drop", "energy", "best_iou"])).iterrows():
-        assert f"| {method} | {' | '.join(row)} |" in README
-    drop = tables.paired(records, "drop", others=experiment.PAPER_METHODS)
-    assert (drop["better"] & (drop["p_holm"] < 0.01)).all()
-    mass = tables.paired(records, "energy", others=["grad_cam", "grad_cam_plus_plus", "score_cam"])
-    assert (~mass["better"] & (mass["p_holm"] < 0.01)).all()
-    union = records[records["method"] == "union_cam"]
-    turned = (union["beta_denoising"] + union["beta_region"] < 0) & (union["selected"] == "united")
-    assert f"in {turned.sum()} of the scenes **its map is inside out**" in README
+def test_a_page_without_a_place_for_the_numbers_is_refused():
+    with pytest.raises(ValueError, match="must have <!-- costs --> and <!-- /costs --> once"):
+        findings.render("nothing")
+
+
+def test_each_claim_has_two_verdicts():
+    found = findings.verdicts()
+    assert list(found["no."].drop_duplicates()) == list(range(1, len(findings.CLAIMS) + 1))
+    assert set(found["on ours"]) == {findings.HOLDS, findings.OPEN, findings.CONTRADICTED, "not run"}
+    paper = found["on the paper's setup"]
+    assert paper.str.startswith(("not run: ", "proved")).all(), "nothing here was run on the paper's setup"
+    tried = found[found["on ours"] != "not run"]
+    assert (tried["N"] > 1).all()
+    assert tried["network and pictures"].str.len().gt(0).all()
+    assert not found["found"].str.contains("nan").any()
+
+
+def test_a_verdict_follows_from_the_records(monkeypatch):
+    """Turned around, the records give the opposite verdict; blurred, none."""
+    usual = findings.records("imagenet_500")
+
+    def judged(change):
+        monkeypatch.setattr(findings, "records", lambda name: usual.assign(drop=change(usual)))
+        return next(iter(findings.CLAIMS[0].findings())).verdict
+
+    assert judged(lambda r: r["drop"]) == findings.HOLDS
+    assert judged(lambda r: 100 - r["drop"]) == findings.CONTRADICTED
+    assert judged(lambda r: r.groupby("image")["drop"].transform("first")) == findings.OPEN
 
 
 def test_every_record_is_a_finished_run_that_says_how_it_was_made():
     runs = sorted(path.parent for path in experiment.RECORDS.rglob("run.json"))
     assert len(runs) >= 8
+    new = {
+        "changed",
+        "code",
+        "instruction sets",
+        "kernels",
+        "backend",
+        "precision",
+        "chunk",
+        "threads",
+        "numpy",
+        "pillow",
+    }
     for path in runs:
         run = experiment.load(path)
         assert run.info["finished"]
-        assert re.fullmatch("[0-9a-f]{40}", run.info["started"][0]["commit"])
+        assert all(re.fullmatch("[0-9a-f]{40}", start["commit"]) for start in run.info["started"])
+        if "start" in run.records:  # older records do not say it
+            assert all(new <= set(start) and not start["changed"] for start in run.info["started"])
+            assert run.records["start"].between(0, len(run.info["started"]) - 1).all()
         assert run.info["images"] in {
             "imagenet-samples", "mosaics:imagenet-samples", "scenes", "shapes", "brain-mri-test",
         }  # fmt: skip

@@ -383,6 +383,9 @@ def test_right_and_wrong_answers_are_told_apart_by_the_label_that_any_row_has():
     assert len(found["right"]) == 2 * len(METHODS)
     with pytest.raises(ValueError, match=r"3 pictures have no label, such as 0\.jpg"):
         tables.by_answer(records.assign(label=None))
+    named = records.assign(label=None, image=records["image"].replace("0.jpg", "n01440764_tiger_cat.jpg"))
+    named = named[named["image"].str.startswith("n")].assign(**{"class": "tiger cat"})
+    assert {name: rows["image"].nunique() for name, rows in tables.by_answer(named).items()} == {"right": 1, "wrong": 0}
 
 
 def test_curve_differences_are_paired_means_with_the_bootstraps_interval():
@@ -608,3 +611,24 @@ def test_a_table_in_the_papers_layout_has_a_row_for_each_choice_of_region_maps()
     assert table.loc["probability in both, N = 8", "Score-CAM"].startswith("7.0 [")
     assert table.loc["softmax in both, N = 8", "UnionCAM"].startswith("5.0 [")
     assert not table.loc["unlike region maps, N = 8", "UnionCAM"].startswith("5.0 [")
+
+
+def test_region_maps_that_the_records_do_not_hold_are_left_out():
+    records = some_records(8)
+    assert list(tables.region_maps(records, "table 1")) == ["unlike region maps"]
+    more = records[records["method"] == "score_cam"].assign(method="score_cam:weights=score")
+    both = ["unlike region maps", "probability in both"]
+    assert list(tables.region_maps(pd.concat([records, more]), "table 1")) == both
+    found = tables.readings(pd.concat([records, more]), "table 1")
+    assert list(found.loc["Average drop, % ↓"].index) == both
+
+
+def test_couples_are_corrected_for_all_of_them():
+    records = some_records()
+    pairs = [("union_cam", "grad_cam"), ("score_cam", "group_cam"), ("grad_cam", "score_cam")]
+    found = tables.couples(records, "drop", pairs)
+    assert list(zip(found["method"], found["other"], strict=True)) == pairs
+    alone = [paired(records, "drop", method, [other])["p"].item() for method, other in pairs]
+    assert found["p"].tolist() == alone
+    assert found["p_holm"].tolist() == tables.holm(np.array(alone)).tolist()
+    assert (found["clear"] == (found["p_holm"] < tables.LEVEL)).all()

@@ -418,7 +418,9 @@ def curves(
 
 
 def curve_differences(found: dict[str, dict[str, DataFrame]], other: str, title: str) -> Figure:
-    """Mean curves less another method's, each with its 95 % band: a row of panels for each entry, a panel a method.
+    """Mean curves less another method's, each with its 95 % band.
+
+    A row of panels for each entry, a panel for each method; of one method, all panels stand in one row.
 
     Args:
         found: kind, "insertion" or "deletion" -> method -> rows as `tables.curve_differences` gives them.
@@ -426,10 +428,10 @@ def curve_differences(found: dict[str, dict[str, DataFrame]], other: str, title:
         title: of the figure.
     """
     methods = list(dict.fromkeys(method for lines in found.values() for method in lines))
-    size = 1.0 + 2.15 * len(methods), 0.9 + 2.2 * len(found)
-    figure, panels = plt.subplots(
-        len(found), len(methods), figsize=size, sharex=True, sharey="row", squeeze=False, layout="constrained"
-    )
+    shape = (len(found), len(methods)) if len(methods) > 1 else (1, len(found))
+    size = (1.0 + 2.15 * shape[1], 0.9 + 2.2 * shape[0]) if len(methods) > 1 else (4.2 * shape[1], 3.6)
+    figure, panels = plt.subplots(*shape, figsize=size, sharex=True, sharey="row", squeeze=False)
+    panels = panels.reshape(len(found), len(methods))
     better = {"insertion": "above 0 is better", "deletion": "below 0 is better"}
     for line, (kind, lines) in zip(panels, found.items(), strict=True):
         for axes, method in zip(line, methods, strict=True):
@@ -440,10 +442,11 @@ def curve_differences(found: dict[str, dict[str, DataFrame]], other: str, title:
             axes.set(xlim=(0, 100), xticks=[0, 50, 100])
             axes.grid(axis="y", alpha=0.4)
         line[0].set_ylabel(f"{kind}, points\n({better[kind]})")
-    for axes, method in zip(panels[0], methods, strict=True):
+    for axes, method in zip(panels[0], methods, strict=True) if len(methods) > 1 else ():
         axes.set_title(_broken(find_title(method)), fontsize=10, color=method_colour(method))
     figure.supxlabel("most salient pixels inserted or deleted, %", fontsize=10)
-    figure.suptitle(f"{title}\nmean probability less {find_title(other)}'s, in points, with 95 % bands", fontsize=11)
+    what = "mean probability" if len(methods) > 1 else f"{find_title(methods[0])}'s mean probability"
+    figure.suptitle(f"{title}\n{what} less that of {find_title(other)}, in points, with 95 % bands", fontsize=11)
     return figure
 
 

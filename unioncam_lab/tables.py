@@ -335,6 +335,15 @@ def compared(
     return found
 
 
+def couples(records: pd.DataFrame, quantity: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Methods with their partners, image by image: rows as of `paired` with `method`, corrected for all the pairs."""
+    found = pd.concat([paired(records, quantity, method, [other]) for method, other in pairs], ignore_index=True)
+    found["p_holm"] = holm(found["p"].to_numpy())
+    found["clear"] = found["p_holm"] < LEVEL
+    found.insert(0, "method", [method for method, _ in pairs])
+    return found
+
+
 def standing(pairs: pd.DataFrame) -> str:
     """From `paired`, of one method against others: "best", "not distinguishable" or "beaten".
 
@@ -475,8 +484,8 @@ def option_orders(runs: dict[str, pd.DataFrame], quantity: str, table: str = "ta
 
     Returns:
         A row for each option: a column for each method with its mean; the `order`; `tau`, Kendall's correlation with
-        the default's order, and `tau paper` with the published one; `distance`, the mean of |ours - published| over the
-        methods, in points; `UnionCAM`, its `standing`; and `n` images.
+        the default's order, and `tau paper` with the published one, 0 where all means are equal; `distance`, the mean
+        of |ours - published| over the methods, in points; `UnionCAM`, its `standing`; and `n` images.
     """
     theirs, rows = pd.Series(published(table)[quantity]), {}
     usual, ascending = None, QUANTITIES[quantity].better == "lower"
@@ -487,8 +496,8 @@ def option_orders(runs: dict[str, pd.DataFrame], quantity: str, table: str = "ta
         rows[name] = {
             **means.to_dict(),
             "order": " > ".join(map(find_title, order)),
-            "tau": float(stats.kendalltau(usual, means).statistic),
-            "tau paper": float(stats.kendalltau(theirs, means).statistic),
+            "tau": float(np.nan_to_num(stats.kendalltau(usual, means).statistic)),
+            "tau paper": float(np.nan_to_num(stats.kendalltau(theirs, means).statistic)),
             "distance": float((means - theirs).abs().mean()),
             "UnionCAM": standing(paired(records, quantity, "union_cam", list(theirs.index))),
             "n": records["image"].nunique(),
@@ -670,24 +679,34 @@ def substituted(records: pd.DataFrame, methods: dict[str, str]) -> pd.DataFrame:
     return kept.assign(method=kept["method"].replace({stand_in: name for name, stand_in in methods.items()}))
 
 
+def region_maps(records: pd.DataFrame, table: str) -> dict[str, dict[str, str]]:
+    """Those of the REGION_MAPS for which the records hold all methods of one of the paper's tables."""
+    methods = set.union(*(set(numbers) for numbers in published(table).values()))
+    has = set(records["method"])
+    return {name: own for name, own in REGION_MAPS.items() if {own.get(method, method) for method in methods} <= has}
+
+
 def in_the_papers_layout(records: pd.DataFrame, table: str) -> pd.DataFrame:
-    """`beside_paper` of the records under each of the REGION_MAPS."""
+    """`beside_paper` of the records under each of the REGION_MAPS that they hold."""
     quantities, found = published(table), {}
     methods = set.union(*(set(numbers) for numbers in quantities.values()))
-    for name, own in REGION_MAPS.items():
+    for name, own in region_maps(records, table).items():
         read = substituted(records, own)
         found[name] = summary(read[read["method"].isin(methods)], list(quantities))
     return beside_paper(found, table)
 
 
 def readings(records: pd.DataFrame, table: str) -> pd.DataFrame:
-    """The `ranking` of one of the paper's tables under each of the REGION_MAPS: rows are (quantity, region maps).
+    """The `ranking` of one of the paper's tables under each of the REGION_MAPS that the records hold.
+
+    Rows are (quantity, region maps).
 
     The last column is the verdict on the claim that UnionCAM is best, where the paper's table says so; "no claim"
     where it does not.
     """
-    found = pd.concat({name: ranking(records, table, own) for name, own in REGION_MAPS.items()}, names=["region maps"])
-    found = found.swaplevel().loc[ranking(records, table).index]
+    held = region_maps(records, table)
+    found = pd.concat({name: ranking(records, table, own) for name, own in held.items()}, names=["region maps"])
+    found = found.swaplevel().loc[[QUANTITIES[quantity].heading for quantity in published(table)]]
     claimed = found.pop("UnionCAM best in paper")
     verdict = found["UnionCAM in ours"].map(VERDICTS).where(claimed, "no claim")
     return found.drop(columns="paper, best first").assign(**{"UnionCAM is best": verdict})
@@ -696,7 +715,7 @@ def readings(records: pd.DataFrame, table: str) -> pd.DataFrame:
 def orders(
     records: pd.DataFrame, table: str
 ) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, set[str]]]]:
-    """A table's methods as the paper, the LIBRARY, and our records under each of the REGION_MAPS have them.
+    """A table's methods as the paper, the LIBRARY, and our records under each of the REGION_MAPS that they hold.
 
     Returns:
         What `figures.ranks` draws: quantity -> name of the column -> method -> percent, and, for ours, quantity -> name
@@ -708,7 +727,7 @@ def orders(
         found[quantity], alike[quantity] = {"the paper\n(VGG16)": theirs}, {}
         if quantity in library and table != "table 2":  # whose pictures are others
             found[quantity]["the library\n(VGG19, N = 100)"] = {m: round(library[quantity][m], 2) for m in theirs}
-        for name, own in REGION_MAPS.items():
+        for name, own in region_maps(records, table).items():
             read = substituted(records, own)
             column = f"ours, {name}\n(N = {read['image'].nunique():,})"
             found[quantity][column] = values(read, quantity)[list(theirs)].mean().to_dict()
@@ -737,12 +756,14 @@ def in_words(pairs: pd.DataFrame, quantity: str, method: str, title: Callable[[s
 def by_answer(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The records of the pictures whose explained class is their label, "right", and of the others, "wrong".
 
-    A label counts for all methods of its picture. For runs whose pictures all have labels that are class names.
+    A label is the recorded one, or else that which the name of the picture's file tells. For runs whose labels are
+    class names.
     """
-    known = records.dropna(subset=["label"]).drop_duplicates("image").set_index("image")
-    if missing := set(records["image"]) - set(known.index):
+    labels = {image: label_of(image) for image in records["image"].unique()}
+    labels |= records.dropna(subset=["label"]).set_index("image")["label"].to_dict()
+    if missing := [image for image, label in labels.items() if label is None]:
         raise ValueError(f"{len(missing)} pictures have no label, such as {min(missing)}.")
-    right = records["image"].map(known["label"] == known["class"]).astype(bool)
+    right = records["image"].map(labels) == records["class"]
     return {"right": records[right], "wrong": records[~right]}
 
 
