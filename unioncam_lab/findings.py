@@ -591,7 +591,7 @@ def readme_verdicts() -> str:
     ours = of_claim[of_claim.map(lambda each: each != {"not run"})]
     holds, against = (int(ours.map(lambda each, v=v: each == {v}).sum()) for v in (HOLDS, CONTRADICTED))
     return _paragraph(
-        f"""The two papers make {len(of_claim)} claims that can be tested. On their own setup, VGG16 with ILSVRC2012
+        f"""{len(of_claim)} claims of the two papers can be tested. On their own setup, VGG16 with ILSVRC2012
         and VOC2007, none of them was run here: those weights and pictures cannot come with the project, and one
         command runs it where they are. On our networks and pictures {len(ours)} claims were tried: {holds} hold
         wherever they were tried, {against} are contradicted wherever they were tried, and the others depend on
