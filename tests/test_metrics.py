@@ -354,3 +354,11 @@ def test_forgetting_counts_the_size_of_the_correlation_over_all_seeds(tiny, imag
     assert row["sanity_rho"] == pytest.approx((100 * np.ravel(rho)).tolist())
     assert row["sanity_curve"] == pytest.approx(curve)
     assert row["sanity"] == pytest.approx(np.mean(curve))
+
+
+def test_recall_is_the_share_of_the_object_that_is_marked():
+    cam = torch.tensor([[0.0, 0.5, 1.0], [0.4, 0.6, 0.0]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    assert metrics.recall(cam, mask) == 0.5
+    assert metrics.recall(cam, mask, threshold=0.4) == 0.75
+    assert metrics.recall(torch.ones(2, 3), mask) == 1, "a map that shows all is complete, so look at its IoU too"

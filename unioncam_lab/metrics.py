@@ -220,6 +220,11 @@ def best_iou(cam: Tensor, mask: Tensor) -> float:
     return float((hits / (count + hits[-1] - hits))[last].max())
 
 
+def recall(cam: Tensor, mask: Tensor, threshold: float = 0.5) -> float:
+    """The share of the object's pixels whose saliency reaches the threshold: how complete the object is marked."""
+    return float((cam[mask] >= threshold).double().mean())
+
+
 def localize(cam: Tensor, mask: Tensor) -> dict[str, float]:
     """A map by each of LOCALIZATION, in percent, for the object whose pixels are `mask` (H, W) bool."""
     if cam.shape != mask.shape or not mask.any():

@@ -754,16 +754,14 @@ def in_words(pairs: pd.DataFrame, quantity: str, method: str, title: Callable[[s
 
 
 def by_answer(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The records of the pictures whose explained class is their label, "right", and of the others, "wrong".
+    """The records of the pictures that the network names as their files are labelled, "right", and of the others.
 
-    A label is the recorded one, or else that which the name of the picture's file tells. For runs whose labels are
-    class names.
+    For runs whose explained class is the network's first answer.
     """
-    labels = {image: label_of(image) for image in records["image"].unique()}
-    labels |= records.dropna(subset=["label"]).set_index("image")["label"].to_dict()
-    if missing := [image for image, label in labels.items() if label is None]:
-        raise ValueError(f"{len(missing)} pictures have no label, such as {min(missing)}.")
-    right = records["image"].map(labels) == records["class"]
+    known = named_rightly(records)
+    if missing := set(records["image"]) - set(known.index):
+        raise ValueError(f"The names of {len(missing)} pictures hold no label, such as {min(missing)}.")
+    right = records["image"].map(known).astype(bool)
     return {"right": records[right], "wrong": records[~right]}
 
 
