@@ -523,7 +523,7 @@ def test_a_wrong_option_is_one_sentence_before_anything_is_made(tmp_path, capsys
 def test_the_command_line_runs_prints_and_reports(tmp_path, capsys):
     out = str(tmp_path / "run")
     methods = ",".join(experiment.PAPER_METHODS)
-    assert main(["run", "--limit", "2", "--out", out]) == 0
+    assert main(["run", "--images", "shapes", "--classifier", "shapes_vgg", "--limit", "2", "--out", out]) == 0
     assert f"2 images are in {tmp_path / 'run' / 'records.parquet'}." in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["methods"] == methods.split(",")
     assert main(["table", out]) == 0
