@@ -551,7 +551,7 @@ def differences(found: dict[str, DataFrame], title: str) -> Figure:
         title: of the figure.
     """
     rows = max(len(each) for each in found.values())
-    size = 4.2 * len(found), 1.7 + 0.34 * rows
+    size = 4.2 * len(found), 1.75 + 0.34 * rows
     figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
     tested = all("clear" in each for each in found.values())
     for axes, (label, each) in zip(panels[0], found.items(), strict=True):
@@ -564,8 +564,7 @@ def differences(found: dict[str, DataFrame], title: str) -> Figure:
         axes.set(xlabel=label)
         axes.set_yticks(range(len(each)), each["label"] if "label" in each else each["other"].map(find_title))
         axes.grid(axis="x", alpha=0.4)
-        axes.margins(y=0.1)
-    panels[0, 0].invert_yaxis()
+        axes.set_ylim(rows - 0.4, -0.6)
     rule = f"clear: Holm-corrected p < {LEVEL:g}" if tested else "95 % interval without 0"
     handles = [
         mpl.lines.Line2D([], [], marker="o", color=COLOURS["neutral"], mfc=colour, linewidth=3, label=label)
@@ -653,7 +652,7 @@ def means(found: DataFrame, title: str, firsts: DataFrame | None = None) -> Figu
     """
     quantities, methods = (list(dict.fromkeys(found[name])) for name in ("quantity", "method"))
     methods = sorted(methods, key=lambda method: method in CONTROLS)
-    size = 3.1 * len(quantities), 1.5 + 0.3 * len(methods)
+    size = 2.8 * len(quantities), 1.5 + 0.27 * len(methods)
     figure, panels = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
     for axes, quantity in zip(panels[0], quantities, strict=True):
         rows = found[found["quantity"] == quantity].set_index("method").loc[methods]
@@ -685,7 +684,7 @@ def forgetting(left: dict[str, tuple[Sequence[float], DataFrame]], title: str, c
         title: of the figure.
         chance: for each network what unrelated maps have in common, in percent; a dashed line.
     """
-    figure, panels = plt.subplots(1, len(left), figsize=(5.4 * len(left), 4.6), sharey=True, squeeze=False)
+    figure, panels = plt.subplots(1, len(left), figsize=(4.9 * len(left), 4.2), sharey=True, squeeze=False)
     for i, (axes, (network, (shares, found))) in enumerate(zip(panels[0], left.items(), strict=True)):
         methods = list(dict.fromkeys(found["method"]))
         for k, method in enumerate(methods):
@@ -728,7 +727,7 @@ def scorecard(card: DataFrame, title: str) -> Figure:
     methods = list(dict.fromkeys(card.loc[card["mean"].notna(), "method"]))
     controls = set(card.loc[card["control"], "method"])
     top = {method: y + 0.25 * (method in controls) for y, method in enumerate(methods)}
-    figure, axes = plt.subplots(figsize=(1.25 * len(columns) + 2.4, 0.42 * len(methods) + 2.2))
+    figure, axes = plt.subplots(figsize=(1.04 * len(columns) + 2.1, 0.34 * len(methods) + 2.1))
     for x, (group, label) in enumerate(columns):
         rows = card[(card["group"] == group) & (card["label"] == label)].set_index("method").loc[methods]
         lower, unit = rows["better"].iloc[0] == "lower", rows["unit"].iloc[0]
@@ -743,16 +742,16 @@ def scorecard(card: DataFrame, title: str) -> Figure:
             number = f"{row['mean']:.1f}" if unit == "%" else f"{row['mean']:.2g} {unit}"
             text = "·" if missing else number.replace("-", "\N{MINUS SIGN}")
             weight = "bold" if row["among the best"] else "normal"
-            axes.text(x + 0.48, y + 0.46, text, ha="center", va="center", weight=weight, fontsize=10)
-        heading = f"{label}, {unit}\n{'↓ lower' if lower else '↑ higher'} is better\nN = {rows['n'].max():,}"
-        axes.text(x + 0.48, -0.12, heading, ha="center", va="bottom", fontsize=8.5, linespacing=1.25)
+            axes.text(x + 0.48, y + 0.46, text, ha="center", va="center", weight=weight, fontsize=9)
+        heading = f"{label}, {unit}\n{'↓' if lower else '↑'} is better\nN = {rows['n'].max():,}"
+        axes.text(x + 0.48, -0.12, heading, ha="center", va="bottom", fontsize=8, linespacing=1.25)
     for group in dict.fromkeys(card["group"]):
         places = [x for x, column in enumerate(columns) if column[0] == group]
         middle = (places[0] + places[-1] + 0.96) / 2
         axes.plot([places[0] + 0.03, places[-1] + 0.93], [-1.92, -1.92], color=COLOURS["neutral"], clip_on=False)
         axes.text(middle, -2.0, group, ha="center", va="bottom", weight="bold", fontsize=10)
     axes.set(xlim=(0, len(columns)), ylim=(max(top.values()) + 1, -2.6), xticks=[])
-    axes.set_yticks([y + 0.46 for y in top.values()], [find_title(method) for method in methods])
+    axes.set_yticks([y + 0.46 for y in top.values()], [find_title(method) for method in methods], fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=12)
