@@ -227,7 +227,7 @@ def test_a_scorecard_is_dark_where_good_and_bold_where_best():
     (axes,) = figures.scorecard(card, "title").axes
     texts = {text.get_text(): text.get_weight() for text in axes.texts}
     assert {"\N{MINUS SIGN}3.0": "normal", "20.0": "bold", "2.5 s": "normal", "·": "normal"}.items() <= texts.items()
-    headings = {"gain, %\n↑ higher is better\nN = 1,500", "seconds, s\n↓ lower is better\nN = 30"}
+    headings = {"gain, %\n↑ is better\nN = 1,500", "seconds, s\n↓ is better\nN = 30"}
     assert headings | {"faithful", "cheap"} <= set(texts)
     colours = [patch.get_facecolor()[:3] for patch in axes.patches]
     assert sum(colours[0]) > sum(colours[1]), "the larger gain is darker"
