@@ -75,7 +75,7 @@ def show(figure: Figure, name: str, alt: str):
     figure.savefig(folder / f"{name}.png", metadata={"Software": None, "Description": alt})
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": alt})
     jpeg = io.BytesIO()
-    figure.savefig(jpeg, format="jpeg", pil_kwargs={"quality": 90, "subsampling": 0})
+    figure.savefig(jpeg, format="jpeg", pil_kwargs={"quality": 80, "subsampling": 0})
     plt.close(figure)
     display(Image(jpeg.getvalue(), format="jpeg", alt=alt))
 
