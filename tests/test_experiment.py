@@ -402,6 +402,7 @@ def test_an_unreadable_picture_is_skipped_with_its_reason(folder, tmp_path):
 
 
 def _with_little_room(folder, out, queue):
+    torch.set_num_threads(1)  # as `whole` was made
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
