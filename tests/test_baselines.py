@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TinyCNN
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from tiny import TinyCNN
 from torchcam.methods import GradCAM as TorchcamGradCAM
 from torchcam.methods import GradCAMpp
 

@@ -1,17 +1,17 @@
 """Equations 1-8 against computations by hand, other libraries, and what must hold for any network."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import TinyCNN
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytorch_grad_cam import GradCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from reference import bilinear, probability, to_unit
+from tiny import TinyCNN, all_finite, explain, state
 from torch import nn
 from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 
@@ -41,42 +41,6 @@ DEVICES = [
     "cpu",
     pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")),
 ]
-
-
-def explain(model, images, layer="relu2", **options):
-    return capture(model, images, target_layer=layer, **options)
-
-
-# The same in NumPy, a loop for every sum ------------------------------------
-
-
-def bilinear(small, height, width):
-    """Each output pixel's centre mapped into the small map; the four neighbours weighted, the border repeated."""
-    h, w = small.shape
-    large = np.empty((height, width))
-    for i in range(height):
-        for j in range(width):
-            y = max((i + 0.5) * h / height - 0.5, 0)
-            x = max((j + 0.5) * w / width - 0.5, 0)
-            i0, j0 = math.floor(y), math.floor(x)
-            i1, j1 = min(i0 + 1, h - 1), min(j0 + 1, w - 1)
-            dy, dx = y - i0, x - j0
-            top = (1 - dx) * small[i0, j0] + dx * small[i0, j1]
-            bottom = (1 - dx) * small[i1, j0] + dx * small[i1, j1]
-            large[i, j] = (1 - dy) * top + dy * bottom
-    return large
-
-
-def to_unit(array):
-    low, high = array.min(), array.max()
-    return (array - low) / (high - low) if high > low else np.zeros_like(array)
-
-
-def probability(model, image, c):
-    with torch.no_grad():
-        logits = model(torch.as_tensor(image)[None])[0].numpy()
-    exponentials = np.exp(logits - logits.max())
-    return exponentials[c] / exponentials.sum()
 
 
 def algorithm_1(model, image, c, theta):
@@ -513,12 +477,6 @@ def test_evidence_can_be_made_by_hand(tiny, images, method):
 # Degenerate input: defined, and never NaN -----------------------------------
 
 
-def all_finite(steps):
-    maps = torch.stack([steps.denoised, steps.region, steps.united, steps.cam])
-    betas = torch.tensor([steps.beta_denoising, steps.beta_region, steps.beta_united])
-    return bool(maps.isfinite().all() and betas.isfinite().all())
-
-
 def test_constant_channels_are_never_scored(tiny, images):
     with torch.no_grad():
         tiny.conv2.bias += 1
@@ -592,21 +550,11 @@ def awkward():
     return model
 
 
-def state(model):
-    return {
-        "training": [module.training for module in model.modules()],
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
-        "requires_grad": [p.requires_grad for p in model.parameters()],
-        "grad": [None if p.grad is None else p.grad.tolist() for p in model.parameters()],
-        "tensors": [t.tolist() for t in model.state_dict().values()],
-        "grad mode": torch.is_grad_enabled(),
-    }
-
-
 @pytest.mark.parametrize("explainer", EXPLAINERS)
 @pytest.mark.parametrize("layer", ["relu", "conv2", "norm"])
 def test_the_model_is_left_as_it_was(awkward, layer, explainer):
-    before, images = state(awkward), torch.rand(2, 3, 12, 12)
+    images = torch.rand(2, 3, 12, 12)
+    before = state(awkward)
     maps = explainer(awkward, [layer])(images)
     assert state(awkward) == before
     with pytest.raises(ValueError, match="theta is 101"):
@@ -625,9 +573,10 @@ def test_the_model_is_left_as_it_was(awkward, layer, explainer):
     ],
 )
 def test_the_model_is_left_as_it_was_after_an_error(awkward, bad):
+    images = torch.rand(2, 3, 12, 12)
     before = state(awkward)
     with pytest.raises((ValueError, ZeroDivisionError)):
-        capture(awkward, torch.rand(2, 3, 12, 12), **bad)
+        capture(awkward, images, **bad)
     assert state(awkward) == before
 
 

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import TinyCNN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import TinyCNN, state
 from torch import nn
 from torchvision import models
 
@@ -357,18 +357,6 @@ def test_threads_are_what_was_asked_for(small, photos):
 
 
 # Nothing is left behind, nothing is lost ------------------------------------
-
-
-def state(model):
-    return {
-        "training": [module.training for module in model.modules()],
-        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
-        "requires_grad": [p.requires_grad for p in model.parameters()],
-        "grad": [p.grad for p in model.parameters()],
-        "tensors": [t.tolist() for t in model.state_dict().values()],
-        "modes": (torch.is_grad_enabled(), torch.get_num_threads(), torch.backends.cudnn.benchmark),
-        "random": torch.random.get_rng_state().tolist(),
-    }
 
 
 @pytest.mark.parametrize("backend", ["openvino", "eager"])

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TinyCNN
 from filelock import FileLock
 from PIL import Image
+from tiny import TinyCNN
 
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import engine, experiment

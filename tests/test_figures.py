@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import TinyCNN
 from PIL import Image
+from tiny import TinyCNN
 
 from unioncam_core import capture, union_cam
 from unioncam_lab import figures, tables

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TinyCNN
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pytorch_grad_cam import GradCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from test_core import bilinear, explain, probability, to_unit
+from reference import bilinear, probability, to_unit
+from tiny import TinyCNN, all_finite, explain
 
 from unioncam_core import Evidence, FusionCAM, Protocol, Scorer, fuse, fusion_cam, min_max, region_cam, union_cam
 
@@ -285,10 +285,6 @@ def test_equal_contributions_weigh_alike(asked):
 
 
 # Degenerate input: defined, and never NaN -----------------------------------
-
-
-def all_finite(steps):
-    return all(torch.as_tensor(getattr(steps, field)).isfinite().all() for field in FIELDS)
 
 
 def test_equal_maps_keep_their_order():
