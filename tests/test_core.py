@@ -32,8 +32,8 @@ from unioncam_core import (
     region_weights,
     union_cam,
 )
-from unioncam_lab.baselines import score_cam
 from unioncam_lab.classifiers import load_classifier
+from unioncam_lab.methods import score_cam
 from unioncam_lab.metrics import drop, increase
 
 EXPLAINERS = [UnionCAM, FusionCAM]

@@ -21,10 +21,10 @@ from tiny import TinyCNN
 
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import engine, experiment
-from unioncam_lab.baselines import grad_cam
 from unioncam_lab.engine import accelerate
 from unioncam_lab.experiment import ENGINE, Journal, at_scale, load, main, run
 from unioncam_lab.images import LISTS, load_photo
+from unioncam_lab.methods import grad_cam
 from unioncam_lab.metrics import SEEDS, adcc, evaluate, localize
 from unioncam_lab.report import write_report
 from unioncam_lab.shapes import draw_scene

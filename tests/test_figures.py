@@ -202,7 +202,7 @@ def test_forgetting_begins_with_the_whole_map_and_shows_intervals():
     columns = ["method", "stage", "mean", "low", "high", "n"]
     found = [("union_cam", 1, 40, 30, 50, 9), ("union_cam", 2, 10, 5, 15, 9), ("fake_cam", 1, 100, 100, 100, 9)]
     found = pd.DataFrame([*found, ("fake_cam", 2, 100, 100, 100, 9)], columns=columns)
-    figure = figures.forgetting({"a network, N = 9": ([50, 100], found)}, "title", [20])
+    figure = figures.randomization({"a network, N = 9": ([50, 100], found)}, "title", [20])
     axes = figure.axes[0]
     assert [list(line.get_ydata()) for line in axes.lines] == [[100, 40, 10], [100, 100, 100], [20, 20]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "50", "100"]

@@ -15,9 +15,9 @@ from torchmetrics.classification import BinaryJaccardIndex
 
 from unioncam_core import Protocol, capture
 from unioncam_lab import metrics
-from unioncam_lab.baselines import fake_cam, find_method, grad_cam
 from unioncam_lab.images import blur, demo_photo
-from unioncam_lab.metrics import METRICS, auc, drop, evaluate, increase, perturbation, ranks
+from unioncam_lab.methods import fake_cam, find_method, grad_cam
+from unioncam_lab.metrics import FAITHFULNESS, auc, drop, evaluate, increase, perturbation, ranks
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_curve_of_224_pixels_has_28_steps(evidence):
 
 def test_all_metrics_in_one_stream_equal_each_alone(evidence, cams):
     together = evaluate(evidence, cams)
-    for metric in METRICS:
+    for metric in FAITHFULNESS:
         for alone, row in zip([evaluate(evidence, [cam], [metric])[0] for cam in cams], together, strict=True):
             for name, value in alone.items():
                 assert row[name] == pytest.approx(value)
@@ -283,7 +283,7 @@ def test_similarity_is_of_ranks(cams):
 
 def test_a_network_forgets_from_the_top(tiny):
     before = {name: value.clone() for name, value in tiny.state_dict().items()}
-    copies = metrics.randomized(tiny, 3)
+    copies = metrics.randomize_layers(tiny, 3)
     assert [share for share, _ in copies] == pytest.approx([1 / 3, 2 / 3, 1])
     for (_, copy), changed in zip(copies, (["fc"], ["fc", "conv2"], ["fc", "conv2", "conv1"]), strict=True):
         for name, value in copy.state_dict().items():
@@ -292,13 +292,13 @@ def test_a_network_forgets_from_the_top(tiny):
     assert all(torch.equal(value, before[name]) for name, value in tiny.state_dict().items())
 
 
-@pytest.mark.parametrize("name", metrics.VARIATIONS)
+@pytest.mark.parametrize("name", metrics.TRANSFORMS)
 def test_a_map_that_follows_the_image_is_stable(name):
-    variation, image = metrics.VARIATIONS[name], demo_photo("chelsea", 96).image
-    changed = variation.change(image)
+    transform, image = metrics.TRANSFORMS[name], demo_photo("chelsea", 96).image
+    changed = transform.change(image)
     assert changed.shape == image.shape
     assert not torch.equal(changed, image)
-    one, other = variation.compare(image[0], changed[0])
+    one, other = transform.compare(image[0], changed[0])
     assert one.shape == other.shape
     assert metrics.similarity(one, other) > (0.8 if name == "noise" else 1 - 1e-9)
     assert 0 <= changed.min() <= changed.max() <= 1
@@ -309,9 +309,9 @@ def test_retest_asks_every_method_again(tiny, images):
     images = torch.nn.functional.interpolate(images, (12, 12))
     (evidence,) = capture(tiny, images[:1], target_layer=tiny.relu2, targets=[4])
     methods = [find_method(name) for name in ("grad_cam", "union_cam", "fake_cam")]
-    maps = [getattr(found, "cam", found) for found in (method.explain(evidence) for method in methods)]
-    networks = [[(network, methods) for _, network in metrics.randomized(tiny, 3, seed)] for seed in range(2)]
-    rows = metrics.retest(evidence, tiny, methods, maps, networks=networks)
+    maps = [found.cam for found in (method.explain(evidence) for method in methods)]
+    networks = [[(network, methods) for _, network in metrics.randomize_layers(tiny, 3, seed)] for seed in range(2)]
+    rows = metrics.explain_again(evidence, tiny, methods, maps, networks=networks)
     masked = evidence.masked(maps[0][None])
     (again,) = capture(tiny, masked, target_layer=tiny.relu2, targets=[4])
     assert rows[0]["coherency"] == pytest.approx(100 * metrics.coherency(maps[0], grad_cam(again)))
@@ -323,14 +323,14 @@ def test_retest_asks_every_method_again(tiny, images):
             for network, _ in seed:
                 (forgotten,) = capture(network, images[:1], target_layer="relu2", targets=[4])
                 again = explain(forgotten)
-                rho.append(100 * metrics.similarity(cam, getattr(again, "cam", again)))
+                rho.append(100 * metrics.similarity(cam, again.cam))
         assert row["sanity_rho"] == pytest.approx(rho)
         assert row["sanity_curve"] == pytest.approx([(abs(rho[i]) + abs(rho[i + 3])) / 2 for i in range(3)])
     assert min(rows[0]["sanity_rho"]) < 0, "else the size would say no more than the number"
     assert rows[2]["sanity_curve"] == [100] * 3
     assert rows[2]["stability_noise"] == 100
     assert rows[1]["sanity"] == pytest.approx(np.mean(rows[1]["sanity_curve"]))
-    assert set(metrics.retest(evidence, tiny, methods, maps, ["stability"])[0]) == {
+    assert set(metrics.explain_again(evidence, tiny, methods, maps, ["stability"])[0]) == {
         "stability", "stability_shift", "stability_flip", "stability_noise",
     }  # fmt: skip
     assert not any(network._forward_hooks for seed in networks for network, _ in seed)
@@ -350,7 +350,7 @@ def test_forgetting_counts_the_size_of_the_correlation_over_all_seeds(tiny, imag
     method, values = find_method("grad_cam"), iter(np.ravel(rho).tolist())
     monkeypatch.setattr(metrics, "similarity", lambda *_: next(values))
     networks = [[(tiny, [method])] * 2] * 3
-    (row,) = metrics.retest(evidence, tiny, [method], [grad_cam(evidence)], ["sanity"], networks)
+    (row,) = metrics.explain_again(evidence, tiny, [method], [grad_cam(evidence)], ["sanity"], networks)
     assert row["sanity_rho"] == pytest.approx((100 * np.ravel(rho)).tolist())
     assert row["sanity_curve"] == pytest.approx(curve)
     assert row["sanity"] == pytest.approx(np.mean(curve))

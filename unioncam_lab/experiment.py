@@ -37,23 +37,23 @@ from tqdm.auto import tqdm
 
 from unioncam_core import Protocol, capture
 from unioncam_lab import literal
-from unioncam_lab.baselines import METHODS, Method, find_method
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.engine import Engine, Precision, hidden
 from unioncam_lab.images import LISTS, Picture, listed, pictures, sample
+from unioncam_lab.methods import BETAS, METHODS, Method, find_method
 from unioncam_lab.metrics import (
     CURVES,
+    EXPLAINED_AGAIN,
+    FAITHFULNESS,
     LOCALIZATION,
-    METRICS,
-    RETEST,
     SEEDS,
     Metric,
     adcc,
     check_metrics,
     evaluate,
+    explain_again,
     localize,
-    randomized,
-    retest,
+    randomize_layers,
 )
 from unioncam_lab.provenance import provenance
 
@@ -80,7 +80,7 @@ def run(
     images: str = "demo",
     classifier: str | nn.Module = "efficientnet_lite0",
     methods: Sequence[str] = PAPER_METHODS,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[Metric] = FAITHFULNESS,
     *,
     limit: int | None = None,
     seed: int = 0,
@@ -100,8 +100,9 @@ def run(
     Args:
         images: a set of pictures by its name; see `images.pictures`.
         classifier: a name for `load_classifier`, or a classifier as it returns; it is left as it was.
-        methods: names for `baselines.find_method`.
-        metrics: of METRICS, of LOCALIZATION for scenes, shapes and mosaics, and of RETEST, which take longer.
+        methods: names for `methods.find_method`.
+        metrics: of FAITHFULNESS, of LOCALIZATION for scenes, shapes and mosaics, and of EXPLAINED_AGAIN, which take
+            longer.
         limit, seed: how many pictures are drawn at random, and by which seed; all of them if None.
         out: folder of the run, made if need be; a temporary one if None.
         protocol: what the paper leaves open.
@@ -115,7 +116,7 @@ def run(
         The run. A record has `image` (its id), `label`, `target` and `class` (explained), `probability`, `method`,
         `beta_denoising`, `beta_region`, `beta_united` (of UnionCAM and Fusion-CAM) and `selected` (of UnionCAM);
         `masked_probability`, `drop`, `increase`, `insertion`, `deletion` and the two curves, see `metrics.evaluate`;
-        what `metrics.localize` and `metrics.retest` return, and `adcc`;
+        what `metrics.localize` and `metrics.explain_again` return, and `adcc`;
         `seconds`: what the method alone would have taken, with the capture and the masked pass that it shares,
         without its metrics; and `start`, which entry of `info["started"]` says with what the row was computed.
 
@@ -190,7 +191,7 @@ def _run(
             networks = []
             if todo and "sanity" in metrics:
                 for seed in range(SEEDS):
-                    copies = [network for _, network in randomized(classifier, seed=seed)]
+                    copies = [network for _, network in randomize_layers(classifier, seed=seed)]
                     networks.append([(copy, [find_method(name, copy) for name in names]) for copy in copies])
             with tqdm(total=len(chosen), initial=len(done), unit="image", disable=hidden()) as bar:
                 for picture in todo:
@@ -341,38 +342,34 @@ def _explain(
         truth = scene.truth(name)
         if not truth.any():
             return {"image": picture.id, "skipped": f"the network names it {name}, which is not in it"}
-    if any(method.masking for method in methods):
+    if any(method.needs_regions for method in methods):
         evidence.region_output  # noqa: B018 the pass over the channels that they share
     shared = {False: captured - start, True: time.perf_counter() - start}
     rows, cams = [], []
     for method in methods:
         start = time.perf_counter()
         result = method.explain(evidence)
-        cams.append(getattr(result, "cam", result).cpu())
-        seconds = time.perf_counter() - start + (shared[method.masking] if method.function in METHODS else 0)
-        rows.append({"method": method.name, "seconds": seconds} | _betas(result))
+        cams.append(result.cam.cpu())
+        seconds = time.perf_counter() - start + (shared[method.needs_regions] if method.function in METHODS else 0)
+        betas = {name: result.betas.get(name) for name in BETAS} | {"selected": result.selected}
+        rows.append({"method": method.name, "seconds": seconds} | betas)
     described = {
         "image": picture.id,
         "label": picture.label,
         "target": evidence.target,
         "class": name,
     }
-    faithful = [metric for metric in METRICS if metric in metrics or (metric == "drop" and "adcc" in metrics)]
-    again = [metric for metric in RETEST if metric in metrics]
+    faithful = [metric for metric in FAITHFULNESS if metric in metrics or (metric == "drop" and "adcc" in metrics)]
+    again = [metric for metric in EXPLAINED_AGAIN if metric in metrics]
     results = evaluate(evidence, cams, faithful) if faithful else [{"probability": evidence.probability} for _ in cams]
-    retested = retest(evidence, classifier, methods, cams, again, networks)
+    again = explain_again(evidence, classifier, methods, cams, again, networks)
     for i, cam in enumerate(cams):
-        rows[i] = described | rows[i] | results[i] | retested[i]
+        rows[i] = described | rows[i] | results[i] | again[i]
         if truth is not None:
             rows[i] |= {metric: value for metric, value in localize(cam, truth).items() if metric in metrics}
         if "adcc" in metrics:
             rows[i]["adcc"] = 100 * adcc(*(rows[i][part] / 100 for part in ("drop", "coherency", "complexity")))
     return {"image": picture.id, "rows": rows}
-
-
-def _betas(result) -> dict:
-    names = ("beta_denoising", "beta_region", "beta_united", "selected")
-    return {name: getattr(result, name, None) for name in names}
 
 
 def _classes_of_labels(available: Sequence[Picture], classifier: nn.Module) -> dict[str, int]:
@@ -497,7 +494,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument(
         "--methods", default=",".join(PAPER_METHODS), help="with commas; options as in union_cam:theta=50"
     )
-    command.add_argument("--metrics", default=",".join(METRICS), help="with commas")
+    command.add_argument("--metrics", default=",".join(FAITHFULNESS), help="with commas")
     command.add_argument("--limit", type=int, help="how many pictures are drawn; all by default")
     command.add_argument("--seed", type=int, default=0, help="which are drawn")
     command.add_argument(

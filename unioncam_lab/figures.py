@@ -19,8 +19,8 @@ from pandas import DataFrame
 from torch import Tensor
 
 from unioncam_core import Evidence, FusionSteps, UnionSteps, denoise, fuse, pixel_weights
-from unioncam_lab.baselines import CONTROLS, find_title
-from unioncam_lab.metrics import METRICS, auc
+from unioncam_lab.methods import CONTROLS, find_title
+from unioncam_lab.metrics import FAITHFULNESS, auc
 from unioncam_lab.tables import LEVEL, QUANTITIES, interval
 
 FOLDER = Path(__file__).parent.parent / "figures"
@@ -379,7 +379,7 @@ def curves(
     A panel's title names the best areas: all that are the best when rounded to a tenth of a percent.
 
     Args:
-        insertion: method, as in baselines.METHODS -> the class probability at each of the curve's steps.
+        insertion: method, as in methods.METHODS -> the class probability at each of the curve's steps.
         deletion: likewise.
         image: (3, H, W), what is explained; drawn at the left if given, under its title.
     """
@@ -459,9 +459,9 @@ def scoreboard(records: DataFrame) -> Figure:
     """The mean of each metric for each method, a panel each; a dot is one photo.
 
     Args:
-        records: a row for each photo and method: `method`, and columns of metrics.METRICS.
+        records: a row for each photo and method: `method`, and columns of metrics.FAITHFULNESS.
     """
-    measured = [metric for metric in METRICS if metric in records]
+    measured = [metric for metric in FAITHFULNESS if metric in records]
     methods = list(dict.fromkeys(records.method))
     size = 3.1 * len(measured), 1.1 + 0.36 * len(methods)
     figure, panels = plt.subplots(1, len(measured), figsize=size, sharey=True)
@@ -676,7 +676,9 @@ def means(found: DataFrame, title: str, firsts: DataFrame | None = None) -> Figu
     return figure
 
 
-def forgetting(left: dict[str, tuple[Sequence[float], DataFrame]], title: str, chance: Sequence[float] = ()) -> Figure:
+def randomization(
+    left: dict[str, tuple[Sequence[float], DataFrame]], title: str, chance: Sequence[float] = ()
+) -> Figure:
     """How much of a map is left when the network's layers are shuffled from the top, a panel for each network.
 
     Args:

@@ -5,10 +5,10 @@
     evaluate                    all of these for several maps of one image, in one stream through the network
     pointing_game, energy, iou  where it is known where the object is: `localize` computes all
     adcc                        drop, coherency and complexity in one number
-    randomized, VARIATIONS      other networks and other images, for which the map should change, or should not
-    retest                      adcc, sanity and stability, for which every method explains again
+    randomize_layers, TRANSFORMS  other networks and other images, for which the map should change, or should not
+    explain_again               adcc, sanity and stability, for which every method explains again
 
-Faithfulness asks the network alone, and can be fooled (baselines.fake_cam). Its probabilities are softmax probabilities
+Faithfulness asks the network alone, and can be fooled (methods.fake_cam). Its probabilities are softmax probabilities
 whatever the Protocol's class_score is. Maps are (H, W).
 """
 
@@ -29,11 +29,11 @@ from unioncam_lab.images import blur
 
 Faithfulness = Literal["drop", "increase", "insertion", "deletion"]
 Localization = Literal["pointing", "energy", "iou", "best_iou"]
-Retest = Literal["adcc", "stability", "sanity"]
-Metric = Literal[Faithfulness, Localization, Retest]
-METRICS: tuple[Metric, ...] = get_args(Faithfulness)  # what a run measures if it is not told
+ExplainedAgain = Literal["adcc", "stability", "sanity"]
+Metric = Literal[Faithfulness, Localization, ExplainedAgain]
+FAITHFULNESS: tuple[Metric, ...] = get_args(Faithfulness)  # what a run measures if it is not told
 LOCALIZATION: tuple[Metric, ...] = get_args(Localization)
-RETEST: tuple[Metric, ...] = get_args(Retest)
+EXPLAINED_AGAIN: tuple[Metric, ...] = get_args(ExplainedAgain)
 CURVES = ("insertion", "deletion")
 SEEDS = 3  # of the networks that have forgotten, for `sanity`
 ROWS_A_STEP = 8  # pixels change 8 rows' worth at a time: 224 * 8 in Group-CAM's table, 28 steps
@@ -108,7 +108,7 @@ def perturbation(
 
 @torch.no_grad()
 def evaluate(
-    evidence: Evidence, cams: Sequence[Tensor], metrics: Sequence[Faithfulness] = METRICS, step: int | None = None
+    evidence: Evidence, cams: Sequence[Tensor], metrics: Sequence[Faithfulness] = FAITHFULNESS, step: int | None = None
 ) -> list[dict]:
     """Each map (H, W) of an image by each metric, all in one stream through the network.
 
@@ -119,7 +119,7 @@ def evaluate(
         percent, `increase` true or false, `insertion` and `deletion` (area under the curve in percent), and
         `insertion_curve`, `deletion_curve` (a probability for each step).
     """
-    check_metrics(metrics, METRICS)
+    check_metrics(metrics, FAITHFULNESS)
     size = evidence.image.shape[1:]
     for cam in cams:
         if cam.shape != size:
@@ -178,7 +178,7 @@ def _read(probability: float, scores: dict[str, list[float]], metrics: Sequence[
     return result
 
 
-def check_metrics(metrics: Sequence[str], known: Sequence[str] = (*METRICS, *LOCALIZATION, *RETEST)):
+def check_metrics(metrics: Sequence[str], known: Sequence[str] = (*FAITHFULNESS, *LOCALIZATION, *EXPLAINED_AGAIN)):
     """One sentence about a metric that there is not, or about none."""
     if unknown := [metric for metric in metrics if metric not in known]:
         raise ValueError(f"There is no metric {unknown[0]!r}; there are {', '.join(known)}.")
@@ -265,7 +265,7 @@ def similarity(cam: Tensor, other: Tensor) -> float:
     return float(stats.spearmanr(cam.flatten().cpu().numpy(), other.flatten().cpu().numpy()).statistic)
 
 
-def randomized(classifier: nn.Module, stages: int = 5, seed: int = 0) -> list[tuple[float, nn.Module]]:
+def randomize_layers(classifier: nn.Module, stages: int = 5, seed: int = 0) -> list[tuple[float, nn.Module]]:
     """Copies of a classifier that have forgotten more and more, from the top (Adebayo et al. 2018, cascading).
 
     A layer forgets by having the values of each of its parameters shuffled: their distribution stays.
@@ -290,7 +290,7 @@ def randomized(classifier: nn.Module, stages: int = 5, seed: int = 0) -> list[tu
 
 
 @dataclass(frozen=True)
-class Variation:
+class Transform:
     """A change of an image by which its map should change alike.
 
     Attributes:
@@ -317,19 +317,19 @@ def _noisy(image: Tensor) -> Tensor:
     return (image + 0.05 * noise).clamp(0, 1)
 
 
-VARIATIONS = {
-    "shift": Variation(_shifted, _overlap),  # by a sixteenth of the side, down and to the right
-    "flip": Variation(lambda image: image.flip(2), lambda cam, flipped: (cam, flipped.flip(1))),
-    "noise": Variation(_noisy, lambda cam, other: (cam, other)),  # Gaussian, deviation 0.05
+TRANSFORMS = {
+    "shift": Transform(_shifted, _overlap),  # by a sixteenth of the side, down and to the right
+    "flip": Transform(lambda image: image.flip(2), lambda cam, flipped: (cam, flipped.flip(1))),
+    "noise": Transform(_noisy, lambda cam, other: (cam, other)),  # Gaussian, deviation 0.05
 }
 
 
-def retest(
+def explain_again(
     evidence: Evidence,
     classifier: nn.Module,
     methods: Sequence,
     cams: Sequence[Tensor],
-    metrics: Sequence[Retest] = RETEST,
+    metrics: Sequence[ExplainedAgain] = EXPLAINED_AGAIN,
     networks: Sequence[Sequence[tuple[nn.Module, Sequence]]] = (),
 ) -> list[dict]:
     """Each method's map by the metrics for which it has to explain the class again.
@@ -337,10 +337,10 @@ def retest(
     Args:
         evidence: of the image and class.
         classifier: that is explained, with its `target_layer`.
-        methods: with `explain`: Evidence -> map, or an object that has it as `cam`; see baselines.find_method.
+        methods: with `explain`: Evidence -> map, or an object that has it as `cam`; see methods.find_method.
         cams: the map (H, W) of each method.
-        metrics: of RETEST.
-        networks: for `sanity`, what `randomized` returns with the methods for each network, once for each seed.
+        metrics: of EXPLAINED_AGAIN.
+        networks: for `sanity`, what `randomize_layers` returns with the methods for each network, once for each seed.
 
     Returns:
         For each method a dictionary, in percent, as far as asked for: `complexity` and `coherency` (`adcc` follows with
@@ -355,7 +355,7 @@ def retest(
         options = {"target_layer": network.target_layer, "targets": [evidence.target], "protocol": evidence.protocol}
         (again,) = capture(network, image[None], **options)
         results = [method.explain(again) for method in methods]
-        return [getattr(result, "cam", result).to(image.device) for result in results]
+        return [result.cam.to(image.device) for result in results]
 
     cams = [cam.to(evidence.image.device) for cam in cams]
     found: list[dict] = [{} for _ in methods]
@@ -364,12 +364,12 @@ def retest(
             (again,) = explain(classifier, evidence.masked(cam[None])[0], [method])
             row |= {"complexity": 100 * complexity(cam), "coherency": 100 * coherency(cam, again)}
     if "stability" in metrics:
-        for name, variation in VARIATIONS.items():
-            others = explain(classifier, variation.change(evidence.image), methods)
+        for name, transform in TRANSFORMS.items():
+            others = explain(classifier, transform.change(evidence.image), methods)
             for cam, other, row in zip(cams, others, found, strict=True):
-                row[f"stability_{name}"] = 100 * similarity(*variation.compare(cam, other))
+                row[f"stability_{name}"] = 100 * similarity(*transform.compare(cam, other))
         for row in found:
-            row["stability"] = float(np.mean([row[f"stability_{name}"] for name in VARIATIONS]))
+            row["stability"] = float(np.mean([row[f"stability_{name}"] for name in TRANSFORMS]))
     if "sanity" in metrics:
         maps = [explain(network, evidence.image, theirs) for seed in networks for network, theirs in seed]
         for cam, row, others in zip(cams, found, zip(*maps, strict=True), strict=True):

@@ -12,10 +12,10 @@ from torch import nn
 
 from unioncam_core import Protocol, capture
 from unioncam_lab import figures, tables
-from unioncam_lab.baselines import find_method, find_title
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.experiment import Run, load
 from unioncam_lab.images import pictures
+from unioncam_lab.methods import find_method, find_title
 
 SHOWN_METHODS = 6
 
@@ -110,7 +110,7 @@ def _rows(chosen: list, run: Run, classifier, methods: list[str]) -> Figure:
         for axis, method in zip(line[1:], shown, strict=True):
             result = method.explain(evidence)
             title = f"{find_title(method.name)}\ndrop {rows['drop'][method.name]:.0f} %"
-            figures.picture(axis, figures.overlay(evidence.image, getattr(result, "cam", result)), title)
+            figures.picture(axis, figures.overlay(evidence.image, result.cam), title)
     return figure
 
 

@@ -27,8 +27,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unioncam_lab.baselines import find_title
 from unioncam_lab.images import label_of
+from unioncam_lab.methods import find_title
 
 PUBLISHED = Path(__file__).parent.parent / "data" / "published.json"
 TABLES = ("table 1", "table 2", "table 3", "table 4")
@@ -239,7 +239,7 @@ def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
 
 
 def unsigned(records: pd.DataFrame) -> pd.DataFrame:
-    """Records in which a map's negative counts as the map when the network has forgotten, as `metrics.retest` does.
+    """Records in which a map and its negative count as equal when the network is randomized.
 
     The `sanity_curve` of older runs is of one seed and has a sign. Here it becomes `sanity_rho`, and `sanity_curve` and
     its mean `sanity` are of its size. Records that have `sanity_rho` are returned as they are.

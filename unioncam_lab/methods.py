@@ -1,16 +1,18 @@
-"""The methods that UnionCAM is compared with, each a function of the same Evidence: (H, W) in [0, 1].
+"""UnionCAM and the methods that it is compared with, each a function of the same Evidence.
 
     grad_cam, grad_cam_plus_plus, score_cam, group_cam    from their equations
     fake_cam, random_map, center_blob, plain_sum          controls that do not look for the class
-    METHODS, find_method                                  all methods by name, with options: "union_cam:theta=50"
+    Explanation                                           what every method returns when it is called by its name
+    METHODS, method, find_method                          all methods by name, with options: "union_cam:theta=50"
 
-Any class activation map of pytorch-grad-cam takes part by its class's name, "LayerCAM".
+Any class activation map of pytorch-grad-cam takes part by its class's name, "LayerCAM"; one's own, by `@method(TITLE)`.
 """
 
 import inspect
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import wraps
 from typing import Literal
 
 import torch
@@ -18,8 +20,6 @@ from torch import Tensor, nn
 
 from unioncam_core import (
     Evidence,
-    FusionSteps,
-    UnionSteps,
     denoise,
     fusion_cam,
     min_max,
@@ -129,27 +129,67 @@ def plain_sum(evidence: Evidence) -> Tensor:
     return weighted_cam(evidence, torch.ones_like(evidence.activations[:, 0, 0]))
 
 
-Explained = Tensor | UnionSteps | FusionSteps
 CONTROLS = ("fake_cam", "random_map", "center_blob", "plain_sum")
-METHODS: dict[str, Callable[..., Explained]] = {
-    function.__name__: function
-    for function in (
-        *(grad_cam, grad_cam_plus_plus, score_cam, group_cam, union_cam, fusion_cam),
-        *(fake_cam, random_map, center_blob, plain_sum),
-    )
-}
-TITLES = {
-    "grad_cam": "Grad-CAM",
-    "grad_cam_plus_plus": "Grad-CAM++",
-    "score_cam": "Score-CAM",
-    "group_cam": "Group-CAM",
-    "union_cam": "UnionCAM",
-    "fusion_cam": "Fusion-CAM",
-    "fake_cam": "Fake-CAM",
-    "random_map": "Random map",
-    "center_blob": "Centred blob",
-    "plain_sum": "Plain sum",
-}
+BETAS = ("beta_denoising", "beta_region", "beta_united")
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A method's answer for one Evidence."""
+
+    cam: Tensor  # (H, W) in [0, 1]
+    betas: dict[str, float] = field(default_factory=dict)  # by the names in BETAS; empty where a method has none
+    selected: str | None = None  # which map Eq. 8 chose: "united" or "region"
+
+
+METHODS: dict[str, Callable[..., Explanation]] = {}
+TITLES: dict[str, str] = {}
+NEED_REGIONS: set[str] = set()  # the methods that use the scores of the masked images
+
+
+def method(title: str, regions: bool = False) -> Callable:
+    """Register a function, Evidence -> map (H, W) in [0, 1], as a method that is called by the function's name.
+
+    Example:
+        >>> @method("Positive sum")
+        ... def positive_sum(evidence):
+        ...     return weighted_cam(evidence, (evidence.gradients.mean((1, 2)) > 0).float())
+        >>> METHODS["positive_sum"](evidence).cam.shape
+        torch.Size([224, 224])
+
+    Args:
+        title: how tables and figures name the method.
+        regions: whether the method uses the scores of the masked images, so that its `seconds` include their passes.
+    """
+
+    def register(function: Callable) -> Callable:
+        @wraps(function)
+        def explain(evidence: Evidence, *arguments, **options) -> Explanation:
+            result = function(evidence, *arguments, **options)
+            if isinstance(result, Tensor):
+                return Explanation(result)
+            return Explanation(
+                result.cam, {name: getattr(result, name) for name in BETAS}, getattr(result, "selected", None)
+            )
+
+        METHODS[function.__name__], TITLES[function.__name__] = explain, title
+        if regions:
+            NEED_REGIONS.add(function.__name__)
+        return function
+
+    return register
+
+
+method("Grad-CAM")(grad_cam)
+method("Grad-CAM++")(grad_cam_plus_plus)
+method("Score-CAM", regions=True)(score_cam)
+method("Group-CAM")(group_cam)
+method("UnionCAM", regions=True)(union_cam)
+method("Fusion-CAM", regions=True)(fusion_cam)
+method("Fake-CAM")(fake_cam)
+method("Random map")(random_map)
+method("Centred blob")(center_blob)
+method("Plain sum")(plain_sum)
 # How tables and figures name an option; others are named as they are written, "groups=16".
 OPTION_TITLES = {
     "weights=score": "probability",
@@ -162,7 +202,6 @@ OPTION_TITLES = {
     "percentile_over=positive": "of positive gradients",
     "percentile_over=map": "of the map",
 }
-MASKING = {"score_cam", "union_cam", "fusion_cam"}  # ask the network for every channel's masked image
 # What of the Protocol a method can read differently from one and the same Evidence.
 READINGS = ("relu", "percentile_over", "clamp_beta", "region_weights")
 
@@ -173,11 +212,12 @@ class Method:
 
     name: str
     function: str
-    explain: Callable[[Evidence], Explained]
+    explain: Callable[[Evidence], Explanation]
 
     @property
-    def masking(self) -> bool:
-        return self.function in MASKING
+    def needs_regions(self) -> bool:
+        """Whether it uses the scores of the masked images."""
+        return self.function in NEED_REGIONS
 
 
 def find_title(name: str) -> str:
@@ -215,7 +255,7 @@ def find_method(name: str, classifier: nn.Module | None = None) -> Method:
         )
     readings = {key: options.pop(key) for key in READINGS if key in options and key not in own}
 
-    def explain(evidence: Evidence) -> Explained:
+    def explain(evidence: Evidence) -> Explanation:
         return METHODS[function](reread(evidence, **readings) if readings else evidence, **options)
 
     return Method(name, function, explain)
@@ -229,7 +269,7 @@ def reread(evidence: Evidence, **readings) -> Evidence:
     return other
 
 
-def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | None) -> Callable[[Evidence], Tensor]:
+def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | None) -> Callable[[Evidence], Explanation]:
     import pytorch_grad_cam  # two seconds, and most users ask for none of its methods
     from pytorch_grad_cam.base_cam import BaseCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -243,7 +283,7 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
     if classifier is None:
         raise ValueError(f"{name} asks the classifier itself, so the classifier must be given.")
 
-    def explain(evidence: Evidence) -> Tensor:
+    def explain(evidence: Evidence) -> Explanation:
         before = [parameter.grad for parameter in classifier.parameters()]
         target = ClassifierOutputTarget(evidence.target)
         # It computes the gradient of parameters too, and leaves it there.
@@ -251,6 +291,6 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
             saliency = cam(evidence.image[None], [target])[0]
         for parameter, gradient in zip(classifier.parameters(), before, strict=True):
             parameter.grad = gradient
-        return torch.from_numpy(saliency).to(evidence.image.device)
+        return Explanation(torch.from_numpy(saliency).to(evidence.image.device))
 
     return explain

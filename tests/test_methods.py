@@ -11,9 +11,11 @@ from tiny import TinyCNN
 from torchcam.methods import GradCAM as TorchcamGradCAM
 from torchcam.methods import GradCAMpp
 
-from unioncam_core import Protocol, capture, min_max, region_cam, weighted_cam
-from unioncam_lab import baselines
-from unioncam_lab.baselines import (
+from unioncam_core import Protocol, capture, fusion_cam, min_max, region_cam, union_cam, weighted_cam
+from unioncam_lab import methods
+from unioncam_lab.images import blur, demo_photo
+from unioncam_lab.methods import (
+    BETAS,
     METHODS,
     center_blob,
     fake_cam,
@@ -27,7 +29,6 @@ from unioncam_lab.baselines import (
     reread,
     score_cam,
 )
-from unioncam_lab.images import blur, demo_photo
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +160,7 @@ def test_fake_cam_hides_one_pixel(evidence):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_gives_a_map(evidence, name):
-    cam = METHODS[name](evidence)
-    cam = getattr(cam, "cam", cam)
+    cam = METHODS[name](evidence).cam
     assert cam.shape == (12, 12)
     assert cam.min() == 0
     assert cam.max() == 1
@@ -172,30 +172,47 @@ def test_dead_channels_make_a_finite_map(tiny, images, name):
         tiny.conv2.weight.zero_()
         tiny.conv2.bias.fill_(-1)
     (evidence,) = capture(tiny, images[:1], target_layer=tiny.relu2)
-    cam = METHODS[name](evidence)
-    assert getattr(cam, "cam", cam).isfinite().all()
+    cam = METHODS[name](evidence).cam
+    assert cam.isfinite().all()
 
 
 def test_a_method_is_found_by_its_name_and_options(evidence, classifier):
     method = find_method("group_cam:groups=2:theta=70")
-    assert (find_title(method.name), method.masking) == ("Group-CAM (groups=2, θ = 70)", False)
-    assert torch.equal(method.explain(evidence), group_cam(evidence, 2, 70))
-    assert find_method("score_cam").masking
-    reading = find_method("union_cam:region_weights=softmax").explain(evidence)
-    assert torch.equal(reading.region, region_cam(evidence, "softmax"))
-    assert not torch.allclose(reading.region, region_cam(evidence), atol=1e-3)
-    fusions = [
-        find_method(f"fusion_cam:region_weights={kind}").explain(evidence).region for kind in ("softmax", "score")
-    ]
-    assert torch.equal(fusions[0], region_cam(evidence, "softmax"))
-    assert torch.equal(fusions[1], region_cam(evidence))
+    assert (find_title(method.name), method.needs_regions) == ("Group-CAM (groups=2, θ = 70)", False)
+    assert torch.equal(method.explain(evidence).cam, group_cam(evidence, 2, 70))
+    assert find_method("score_cam").needs_regions
+    softmax, plain = (find_method(f"union_cam{option}").explain(evidence) for option in (":region_weights=softmax", ""))
+    expected = union_cam(reread(evidence, region_weights="softmax"))
+    assert torch.equal(softmax.cam, expected.cam)
+    assert softmax.betas == {name: getattr(expected, name) for name in BETAS}
+    assert softmax.selected == expected.selected
+    assert abs(softmax.betas["beta_region"] - plain.betas["beta_region"]) > 1e-7
+    for kind in ("softmax", "score"):
+        fused = find_method(f"fusion_cam:region_weights={kind}").explain(evidence)
+        assert torch.equal(fused.cam, fusion_cam(evidence, region_weights=kind).cam)
+        assert fused.selected is None
+    assert find_method("grad_cam").explain(evidence).betas == {}
+
+
+def test_ones_own_method_takes_part_by_its_name(evidence, monkeypatch):
+    for registry in ("METHODS", "TITLES", "NEED_REGIONS"):
+        monkeypatch.setattr(methods, registry, getattr(methods, registry).copy())
+
+    @methods.method("Positive channels")
+    def positive_channels(evidence, least=0.0):
+        return weighted_cam(evidence, (evidence.gradients.mean((1, 2)) > least).to(evidence.activations))
+
+    own = find_method("positive_channels:least=0.001")
+    assert find_title(own.name) == "Positive channels (least=0.001)"
+    assert torch.equal(own.explain(evidence).cam, positive_channels(evidence, 0.001))
+    assert not own.needs_regions
 
 
 def test_a_method_of_pytorch_grad_cam_takes_part_and_leaves_no_trace(classifier, photo):
     for parameter in classifier.parameters():
         parameter.grad = None
     method = find_method("LayerCAM", classifier)
-    cam = method.explain(photo)
+    cam = method.explain(photo).cam
     with LayerCAM(classifier, [classifier.target_layer]) as theirs:
         expected = theirs(photo.image[None], [ClassifierOutputTarget(photo.target)])[0]
     np.testing.assert_allclose(cam.numpy(), expected, atol=1e-5)
@@ -203,7 +220,7 @@ def test_a_method_of_pytorch_grad_cam_takes_part_and_leaves_no_trace(classifier,
     method.explain(photo)
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert not classifier.target_layer._forward_hooks
-    assert (find_title(method.name), method.masking) == ("LayerCAM", False)
+    assert (find_title(method.name), method.needs_regions) == ("LayerCAM", False)
 
 
 def test_a_reading_shares_the_scores_of_masked_images(evidence):
@@ -237,8 +254,8 @@ def test_wrong_values_are_one_sentence(evidence):
 
 
 def test_titles_cover_the_methods():
-    assert set(baselines.TITLES) == set(METHODS)
-    assert set(baselines.CONTROLS) < set(METHODS)
+    assert set(methods.TITLES) == set(METHODS)
+    assert set(methods.CONTROLS) < set(METHODS)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +274,7 @@ def test_a_title_says_what_differs(name, title):
 
 
 def test_every_named_option_is_one_that_its_method_has():
-    for option in baselines.OPTION_TITLES:
+    for option in methods.OPTION_TITLES:
         method = {"weights": "score_cam", "eps": "grad_cam_plus_plus"}.get(option.partition("=")[0], "union_cam")
         find_method(f"{method}:{option}")
 
@@ -265,7 +282,7 @@ def test_every_named_option_is_one_that_its_method_has():
 @pytest.mark.parametrize("weights", ["score", "softmax", "increase"])
 def test_score_cam_takes_the_weights_of_a_region_map(evidence, weights):
     cam = find_method(f"score_cam:weights={weights}").explain(evidence)
-    torch.testing.assert_close(cam, region_cam(evidence, weights))
+    torch.testing.assert_close(cam.cam, region_cam(evidence, weights))
 
 
 # Controls ---------------------------------------------------------------------
@@ -311,5 +328,5 @@ def test_a_plain_sum_adds_all_feature_maps_whatever_the_class(tiny, images):
 
 def test_controls_ask_the_network_nothing(evidence):
     unasked = replace(evidence, score=None)
-    for name in baselines.CONTROLS:
-        assert find_method(name).explain(unasked).shape == (12, 12)
+    for name in methods.CONTROLS:
+        assert find_method(name).explain(unasked).cam.shape == (12, 12)
