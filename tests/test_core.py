@@ -15,9 +15,10 @@ from tiny import TinyCNN, all_finite, explain, state
 from torch import nn
 from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 
+from fusioncam import FusionCAM, fusion_cam
 from unioncam_core import (
     Evidence,
-    FusionCAM,
+    Network,
     Protocol,
     Scorer,
     UnionCAM,
@@ -25,7 +26,6 @@ from unioncam_core import (
     contribution,
     denoise,
     denoised_cam,
-    fusion_cam,
     min_max,
     pixel_weights,
     region_cam,
@@ -427,12 +427,7 @@ def test_negative_contributions_can_count_as_zero(images):
             assert clamp.selected == "region"
 
 
-def test_a_label_protocol_needs_targets(tiny, images):
-    with pytest.raises(ValueError, match="explains the label, so targets must be given"):
-        explain(tiny, images, protocol=Protocol(explained_class="label"))
-
-
-@pytest.mark.parametrize(("option", "value"), [("class_score", "softmax"), ("relu", "yes"), ("image_fit", None)])
+@pytest.mark.parametrize(("option", "value"), [("class_score", "softmax"), ("relu", "yes"), ("clamp_beta", None)])
 def test_protocol_refuses_what_it_does_not_know(option, value):
     with pytest.raises(ValueError, match=f"Protocol.{option} is {value!r}; it can be"):
         Protocol(**{option: value})
@@ -467,10 +462,10 @@ def test_evidence_can_be_made_by_hand(tiny, images, method):
         gradients=captured.gradients,
         probability=captured.probability,
         black_score=captured.black_score,
-        score=Scorer(tiny, captured.target),
+        score=Scorer(Network(tiny), captured.target),
     )
     torch.testing.assert_close(method(made).cam, method(captured).cam)
-    alone = replace(made, score=lambda masked: tiny(masked).softmax(1)[:, captured.target])
+    alone = replace(made, score=Scorer(Network(lambda masked: tiny(masked).softmax(1)[:, captured.target]), 0))
     torch.testing.assert_close(union_cam(alone).cam, union_cam(captured).cam)
 
 
@@ -486,7 +481,7 @@ def test_constant_channels_are_never_scored(tiny, images):
     assert evidence.live.tolist() == [True, False, True, True, False, True]
     assert evidence.region_scores[[1, 4]].tolist() == [0, 0]
     calls = []
-    counting = replace(evidence, score=lambda masked: calls.append(len(masked)) or evidence.score(masked))
+    counting = replace(evidence, score=Scorer(Network(lambda x: calls.append(len(x)) or evidence.score(x)), 0))
     torch.testing.assert_close(counting.region_scores, evidence.region_scores)
     assert sum(calls) == 4
     assert all_finite(union_cam(evidence))

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from torchvision import models
 from unioncam_core import Protocol, UnionCAM, capture, score_regions, union_cam
 from unioncam_lab import engine
 from unioncam_lab.classifiers import load_classifier
-from unioncam_lab.engine import Engine, accelerate
+from unioncam_lab.engine import Engine, accelerate, backends
 from unioncam_lab.images import DEMO_PHOTOS, demo_photo, demo_photos
 
 ROOT = Path(__file__).parent.parent
@@ -76,10 +77,8 @@ def counting(network, seen):
 
 def watch(model, images):
     """How many images at a time go through the model's backend from now on."""
-    seen, ready = [], model.gradient_free._ready
-    backend = model.gradient_free.ready(images)
-    for key in ready:
-        ready[key] = engine.replace(backend, network=counting(backend.network, seen))
+    seen, backend = [], model.gradient_free.backend_for(images)
+    model.gradient_free.use(images, replace(backend, network=counting(backend.network, seen)))
     return seen
 
 
@@ -96,7 +95,7 @@ def test_the_built_in_network_is_fast_by_itself_and_its_maps_are_eagers(classifi
         image = demo_photo(name, 224 if i == 0 else 112).image[None]
         (fast,) = capture(classifier, image, target_layer=classifier.target_layer)
         (slow,) = capture(eager, image, target_layer=eager.target_layer)
-        assert classifier.gradient_free.ready(image).name == "openvino"
+        assert classifier.gradient_free.backend_for(image).name == "openvino"
         fast, slow = union_cam(fast), union_cam(slow)
         clear = abs(slow.beta_united - slow.beta_region) > 1e-4
         assert not clear or fast.selected == slow.selected
@@ -111,7 +110,7 @@ def test_a_users_model_keeps_its_layers(photos, backend):
     plain = UnionCAM(model, [model.layer3])(photos)
     assert accelerate(model, backend) is model
     np.testing.assert_allclose(UnionCAM(model, [model.layer3])(photos), plain, atol=1e-3)
-    assert model.gradient_free.ready(photos).name == backend
+    assert model.gradient_free.backend_for(photos).name == backend
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -119,7 +118,7 @@ def test_torch_compile(small, photos, lines):
     fast = accelerate(small, "compile", chunk=2).gradient_free
     with torch.no_grad():
         torch.testing.assert_close(fast(photos), small(photos))
-    assert fast.ready(photos).name == "compile"
+    assert fast.backend_for(photos).name == "compile"
     assert lines() == []
 
 
@@ -145,11 +144,12 @@ def test_whatever_the_chunk_every_image_gets_its_own_scores(chunk, seed, dead):
 def test_constant_channels_never_enter_the_network(classifier):
     image = demo_photos()[0].image[None]
     (evidence,) = capture(classifier, image, target_layer=classifier.target_layer)
+    backend = classifier.gradient_free.backend_for(image)
     seen = watch(classifier, image)
     scores = evidence.region_scores
     assert sum(seen) <= int(evidence.live.sum()) < 0.7 * len(scores)
     assert scores[~evidence.live].count_nonzero() == 0
-    classifier.gradient_free._ready.clear()
+    classifier.gradient_free.use(image, backend)
 
 
 def test_equal_masks_enter_the_network_once(small, photos):
@@ -157,7 +157,7 @@ def test_equal_masks_enter_the_network_once(small, photos):
     maps = torch.zeros(6, 4, 4)
     maps[0, 1, 2], maps[1, 1, 2], maps[3, 1, 2] = 0.3, 7, 0.1  # one place, three heights
     maps[4], maps[5] = torch.rand(4, 4), 1  # the last is constant
-    evidence = engine.replace(evidence, activations=maps)
+    evidence = replace(evidence, activations=maps)
     distinct, own = engine.distinct_masks(evidence)
     assert distinct.tolist() in ([0, 4], [4, 0])
     assert distinct[own].tolist() == [0, 0, 0, 4]
@@ -169,7 +169,7 @@ def test_equal_masks_enter_the_network_once(small, photos):
     with torch.no_grad():
         expected = small(masked).softmax(1)[:, evidence.target]
     torch.testing.assert_close(scores, expected.where(evidence.live, 0), atol=1e-4, rtol=0)
-    unscaled = engine.replace(evidence, protocol=Protocol(map_scale="none"))
+    unscaled = replace(evidence, protocol=Protocol(map_scale="none"))
     assert engine.distinct_masks(unscaled)[0].tolist() == [0, 1, 3, 4], "there the height tells them apart"
 
 
@@ -199,7 +199,7 @@ def test_every_reading_of_the_paper(small, photos, options):
     cams = {"target_layers": ["conv2"], "protocol": Protocol(**options)}
     plain = UnionCAM(small, **cams)(photos)
     accelerated = UnionCAM(accelerate(small), **cams)(photos)
-    assert small.gradient_free.ready(photos).name == "openvino"
+    assert small.gradient_free.backend_for(photos).name == "openvino"
     np.testing.assert_allclose(accelerated, plain, atol=1e-3)
 
 
@@ -296,7 +296,7 @@ def test_the_chunk_is_measured_once_for_each_size(small, photos, monkeypatch):
     for images in (photos, photos[:2], photos[..., :16], photos):
         fast(images)
     assert [tuple(shape[1:]) for shape in measured] == [(3, 32, 32), (3, 32, 16)]
-    assert fast.ready(photos).chunk in engine.CPU_CHUNKS
+    assert fast.backend_for(photos).chunk in engine.CPU_CHUNKS
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -311,11 +311,11 @@ def test_precision_is_what_was_asked_for(small, photos, lines, backend, precisio
         exact = small(photos)
     half = accelerate(small, backend, precision, chunk=5).gradient_free
     logits = half(photos)
-    if half.ready(photos).name != backend:
+    if half.backend_for(photos).name != backend:
         (line,) = lines()
         why = rf"on this processor it computes in b?f\d+ where {precision} is asked for"
         assert re.fullmatch(rf"The backend openvino is not used: {why}\. Going on with eager\.", line)
-    assert half.ready(photos).name in (backend, "eager")
+    assert half.backend_for(photos).name in (backend, "eager")
     assert logits.dtype == torch.float32
     assert (
         {"bf16": 1e-3, "fp16": 1e-4}[precision] < float((logits - exact).abs().max()) < 0.1 * float(exact.abs().max())
@@ -343,7 +343,7 @@ class OtherThanAsked:
 )
 def test_a_backend_that_computes_otherwise_than_asked_is_not_used(small, photos, lines, monkeypatch, options, reason):
     monkeypatch.setattr("openvino.Core", OtherThanAsked)
-    assert accelerate(small, chunk=4, **options).gradient_free.ready(photos).name == "eager"
+    assert accelerate(small, chunk=4, **options).gradient_free.backend_for(photos).name == "eager"
     assert lines() == [f"The backend openvino is not used: on this processor {reason}. Going on with eager."]
 
 
@@ -352,7 +352,10 @@ def test_threads_are_what_was_asked_for(small, photos):
         expected = small(photos)
     for threads in (1, 2, None):
         fast = accelerate(small, "openvino", chunk=4, threads=threads).gradient_free
-        assert (fast.ready(photos).name, fast.ready(photos).threads) == ("openvino", threads or torch.get_num_threads())
+        assert (fast.backend_for(photos).name, fast.backend_for(photos).threads) == (
+            "openvino",
+            threads or torch.get_num_threads(),
+        )
         torch.testing.assert_close(fast(photos), expected, atol=1e-4, rtol=1e-4)
 
 
@@ -374,17 +377,16 @@ def test_an_interruption_leaves_nothing_behind(small, photos):
     before = state(small)
     accelerate(small, chunk=2)
     evidence, *_ = capture(small, photos, target_layer="conv2")
-    backend = small.gradient_free.ready(photos)
+    backend = small.gradient_free.backend_for(photos)
 
     def interrupted(images):
         raise KeyboardInterrupt
 
-    key, *_ = small.gradient_free._ready
-    small.gradient_free._ready[key] = engine.replace(backend, network=interrupted)
+    small.gradient_free.use(photos, replace(backend, network=interrupted))
     with pytest.raises(KeyboardInterrupt):
         union_cam(evidence)
     assert state(small) == before
-    small.gradient_free._ready[key] = backend
+    small.gradient_free.use(photos, backend)
     assert union_cam(evidence).cam.shape == (32, 32)
 
 
@@ -394,7 +396,7 @@ def test_settings_for_nvidia_gpus_are_restored():
 
     before = now(), torch.backends.cudnn.benchmark
     for precision, expected in (("fp32", "ieee"), ("tf32", "tf32"), ("bf16", "ieee")):
-        with engine._nvidia(precision):
+        with backends.nvidia_settings(precision):
             assert now() == [expected] * 2
             assert torch.backends.cudnn.benchmark
         assert (now(), torch.backends.cudnn.benchmark) == before
@@ -402,7 +404,7 @@ def test_settings_for_nvidia_gpus_are_restored():
 
 def test_out_of_memory_halves_the_chunk_and_goes_on(small, photos, lines):
     fast = accelerate(small, "eager", chunk=16).gradient_free
-    expected, backend, tried = fast(photos[torch.arange(40) % 5]), fast.ready(photos), []
+    expected, backend, tried = fast(photos[torch.arange(40) % 5]), fast.backend_for(photos), []
 
     def limited(images):
         tried.append(len(images))
@@ -410,8 +412,7 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(small, photos, lines):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return backend.network(images)
 
-    key, *_ = fast._ready
-    fast._ready[key] = engine.replace(backend, network=limited)
+    fast.use(photos, replace(backend, network=limited))
     torch.testing.assert_close(fast(photos[torch.arange(40) % 5]), expected)
     assert tried == [16, 8, *[4] * 10]
     assert lines() == [
@@ -429,13 +430,12 @@ def test_no_image_at_all(small, photos):
 
 def test_out_of_memory_with_a_single_image_is_an_error(small, photos):
     fast = accelerate(small, "eager", chunk=1).gradient_free
-    backend = fast.ready(photos)
+    backend = fast.backend_for(photos)
 
     def full(images):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    key, *_ = fast._ready
-    fast._ready[key] = engine.replace(backend, network=full)
+    fast.use(photos, replace(backend, network=full))
     with pytest.raises(torch.OutOfMemoryError):
         fast(photos)
 
@@ -478,15 +478,15 @@ def test_a_backend_that_fails_is_replaced_in_one_line(small, photos, lines, monk
 
 def test_a_backend_that_is_not_installed(small, photos, lines, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert accelerate(small).gradient_free.ready(photos).name == "eager"
+    assert accelerate(small).gradient_free.backend_for(photos).name == "eager"
     assert len(lines()) == 1
 
 
 def test_a_slower_backend_is_not_chosen_but_may_be_asked_for(small, photos, lines, monkeypatch):
     monkeypatch.setitem(engine.BACKENDS, "openvino", slow)
-    assert accelerate(small).gradient_free.ready(photos).name == "eager"
+    assert accelerate(small).gradient_free.backend_for(photos).name == "eager"
     assert "it is slower:" in lines()[0]
-    assert accelerate(small, "openvino", chunk=5).gradient_free.ready(photos).name == "openvino"
+    assert accelerate(small, "openvino", chunk=5).gradient_free.backend_for(photos).name == "openvino"
 
 
 SILENT = """
@@ -495,7 +495,7 @@ multiprocessing.Process.start = urllib.request.urlopen = lambda *_: sys.exit("Op
 import torch
 from unioncam_lab.engine import accelerate
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 36, 5)).eval()
-print(accelerate(model, "openvino", chunk=2).gradient_free.ready(torch.rand(1, 3, 8, 8)).name)
+print(accelerate(model, "openvino", chunk=2).gradient_free.backend_for(torch.rand(1, 3, 8, 8)).name)
 """
 
 
@@ -536,13 +536,9 @@ class Terminal(io.StringIO):
 def test_a_bar_is_shown_beyond_two_seconds(small, photos, monkeypatch, seconds, progress, bars):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     fast = accelerate(small, "eager", chunk=1, progress=progress).gradient_free
-    backend = fast.ready(photos)
-    key, *_ = fast._ready
-    fast._ready[key] = engine.replace(
-        backend,
-        network=lambda images: (time.sleep(seconds), backend.network(images))[1],
-        rate=1 / seconds if seconds else backend.rate,
-    )
+    backend = fast.backend_for(photos)
+    slowed = lambda images: (time.sleep(seconds), backend.network(images))[1]  # noqa: E731
+    fast.use(photos, replace(backend, network=slowed, rate=1 / seconds if seconds else backend.rate))
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     fast(photos[torch.arange(45) % 5])

@@ -12,7 +12,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from reference import bilinear, probability, to_unit
 from tiny import TinyCNN, all_finite, explain
 
-from unioncam_core import Evidence, FusionCAM, Protocol, Scorer, fuse, fusion_cam, min_max, region_cam, union_cam
+from fusioncam import FusionCAM, fuse, fusion_cam
+from unioncam_core import Evidence, Network, Protocol, Scorer, min_max, region_cam, region_weights, union_cam
 
 FIELDS = (
     "denoised", "region", "united", "beta_denoising", "beta_region", "beta_united",
@@ -228,8 +229,9 @@ beta = st.one_of(st.sampled_from([0.0, -0.0, 5e-324, 1e-300, 1e-9, -1e-9, 1.0, -
 def scripted(evidence, *scores):
     """The evidence with the scores of the next three masked images written in advance; black scores 0."""
     script = iter(scores)
-    other = replace(evidence, score=lambda _: torch.tensor([next(script)], dtype=torch.float64), black_score=0.0)
-    vars(other)["region_output"] = evidence.region_output
+    scripted = Network(lambda _: torch.tensor([next(script)], dtype=torch.float64))
+    other = replace(evidence, score=Scorer(scripted, 0), black_score=0.0)
+    other.regions[other.region_key] = evidence.region_output
     return other
 
 
@@ -291,9 +293,9 @@ def test_equal_maps_keep_their_order():
     """One channel with a positive gradient is both maps, and their union."""
     A = torch.rand(1, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     image = torch.ones(3, 5, 5, dtype=torch.float64)
-    brightness = Scorer(lambda images: torch.stack([images.mean((1, 2, 3)), 0.2 * images[:, 0, 0, 0]], 1), 0)
-    score = brightness(image[None]).item()
-    steps = fusion_cam(Evidence(image, 0, A, torch.ones_like(A), score, 0.5, brightness), theta=0)
+    brightness = Network(lambda images: torch.stack([images.mean((1, 2, 3)), 0.2 * images[:, 0, 0, 0]], 1))
+    score = Scorer(brightness, 0)(image[None]).item()
+    steps = fusion_cam(Evidence(image, 0, A, torch.ones_like(A), score, 0.5, Scorer(brightness, 0)), theta=0)
     expected = min_max(A)[0]
     for cam in (steps.denoised, steps.region, steps.united):
         torch.testing.assert_close(cam, expected)
@@ -426,7 +428,7 @@ def test_softmax_weights_are_scores_times_what_the_network_says_in_all(tiny, ima
     everything = torch.zeros_like(evidence.region_scores)
     everything[evidence.live] = evidence.region_output.logsumexp(1).exp()
     product = evidence.region_scores * everything
-    torch.testing.assert_close(evidence.region_logits.softmax(0), product / product.sum())
+    torch.testing.assert_close(region_weights(evidence, "softmax"), product / product.sum())
 
 
 @pytest.mark.parametrize("bad", ["mean", "Softmax", 1])

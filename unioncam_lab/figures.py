@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 from torch import Tensor
 
-from unioncam_core import Evidence, FusionSteps, UnionSteps, denoise, fuse, pixel_weights
+from fusioncam import FusionSteps, fuse
+from unioncam_core import Evidence, UnionSteps, denoise, pixel_weights
 from unioncam_lab.methods import CONTROLS, find_title
 from unioncam_lab.metrics import FAITHFULNESS, auc
 from unioncam_lab.tables import LEVEL, QUANTITIES, interval

@@ -18,14 +18,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fusioncam import fusion_cam
 from unioncam_core import (
     Evidence,
     denoise,
-    fusion_cam,
     min_max,
     region_cam,
     union_cam,
-    upsample,
     weighted_cam,
 )
 from unioncam_lab import literal
@@ -89,7 +88,7 @@ def group_cam(evidence: Evidence, groups: int = 32, theta: float | None = None) 
         raise ValueError(f"groups is {groups!r}; it is a number of groups, 1 or more.")
     weighted = evidence.gradients.mean((1, 2), keepdim=True) * evidence.activations
     sums = torch.stack([group.sum(0) for group in weighted.tensor_split(min(groups, len(weighted)))]).relu()
-    masks = upsample(sums if theta is None else denoise(sums, theta), evidence)
+    masks = evidence.upsampled(sums if theta is None else denoise(sums, theta))
     blurred = blur(evidence.image)
     mixed = blurred + masks[:, None].to(blurred) * (evidence.image - blurred)
     baseline, *scores = evidence.score(torch.cat([blurred[None], mixed])).to(masks).unbind()
@@ -112,7 +111,7 @@ def random_map(evidence: Evidence) -> Tensor:
     pixels = (255 * evidence.image).round().to(torch.uint8).cpu()
     generator = torch.Generator().manual_seed(zlib.crc32(pixels.numpy().tobytes()))
     noise = torch.rand(evidence.activations.shape[1:], generator=generator, dtype=torch.float64)
-    return min_max(upsample(noise[None].to(evidence.activations), evidence)[0])
+    return min_max(evidence.upsampled(noise[None].to(evidence.activations))[0])
 
 
 def center_blob(evidence: Evidence) -> Tensor:
@@ -262,11 +261,8 @@ def find_method(name: str, classifier: nn.Module | None = None) -> Method:
 
 
 def reread(evidence: Evidence, **readings) -> Evidence:
-    """The same Evidence under another reading of the Protocol. Scores of masked images that it has are kept."""
-    other = replace(evidence, protocol=replace(evidence.protocol, **readings))
-    if "region_output" in vars(evidence):
-        vars(other)["region_output"] = vars(evidence)["region_output"]
-    return other
+    """The same Evidence under another reading of the Protocol. Both share the scores of the masked images."""
+    return replace(evidence, protocol=replace(evidence.protocol, **readings))
 
 
 def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | None) -> Callable[[Evidence], Explanation]:

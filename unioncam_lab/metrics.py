@@ -154,12 +154,8 @@ def evaluate(
     def make(begin: int, end: int) -> Tensor:
         return torch.stack([image() for image in images[begin:end]])
 
-    scorer = replace(evidence.scorer, class_score="probability")
-    if hasattr(scorer.network, "stream"):
-        output = scorer.network.stream(make, len(images))
-    else:
-        output = torch.cat([scorer.network(make(i, i + 8)) for i in range(0, len(images), 8)])
-    scores = scorer.read(output).tolist()
+    scorer = replace(evidence.score, class_score="probability")
+    scores = scorer.read(scorer.network.stream(make, len(images))).tolist()
     results = [
         _read(scores[0], {name: [scores[i] for i in found] for name, found in plan.items()}, metrics) for plan in asked
     ]

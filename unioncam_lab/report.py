@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import nn
 
-from unioncam_core import Protocol, capture
+from unioncam_core import capture
 from unioncam_lab import figures, tables
-from unioncam_lab.classifiers import load_classifier
+from unioncam_lab.classifiers import LabProtocol, load_classifier
 from unioncam_lab.experiment import Run, load
 from unioncam_lab.images import pictures
 from unioncam_lab.methods import find_method, find_title
@@ -84,7 +84,7 @@ def _gallery(run: Run, main: str, methods: list[str], classifier, count: int, im
     options, kept = run.info["options"], run.records[run.records["method"] == main]
     if "drop" not in kept:
         return {}
-    classifier = classifier or load_classifier(options["classifier"], protocol=Protocol(**options["protocol"]))
+    classifier = classifier or load_classifier(options["classifier"], protocol=LabProtocol(**options["protocol"]))
     available = {picture.id: picture for picture in pictures(images or run.info["images"])}
     order = kept.sort_values("drop", kind="stable")["image"]
     ends = {"kept best": order.head(count), "kept worst": order.iloc[count:].tail(count)[::-1]}
@@ -96,7 +96,7 @@ def _gallery(run: Run, main: str, methods: list[str], classifier, count: int, im
 
 
 def _rows(chosen: list, run: Run, classifier, methods: list[str]) -> Figure:
-    protocol = Protocol(**run.info["options"]["protocol"])
+    protocol = LabProtocol(**run.info["options"]["protocol"])
     shown = [find_method(method, classifier) for method in methods[:SHOWN_METHODS]]
     size = 2.1 * (1 + len(shown)), 2.4 * len(chosen)
     figure, axes = plt.subplots(len(chosen), 1 + len(shown), figsize=size, squeeze=False)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from unioncam_lab.engine import hidden
+from unioncam_lab import progress_disabled
 from unioncam_lab.images import SceneKind
 from unioncam_lab.provenance import provenance
 from unioncam_lab.shapes import MEAN, STD, TRAINING_SEEDS, WEIGHTS, draw_scene, examine, labelled, shapes_network
@@ -29,7 +29,8 @@ def training_scenes(count: int) -> tuple[Tensor, Tensor]:
     likely. Another has its background painted over in one colour, black every other time.
     """
     kinds = get_args(SceneKind)
-    scenes = [draw_scene(kinds[i % 3], TRAINING_SEEDS + i) for i in tqdm(range(count), "drawing", disable=hidden())]
+    drawing = tqdm(range(count), "drawing", disable=progress_disabled())
+    scenes = [draw_scene(kinds[i % 3], TRAINING_SEEDS + i) for i in drawing]
     images, shares = labelled(scenes)
     images[3::5] = torch.stack([scene.ground for scene in scenes[3::5]])
     shares[3::5] = 1 / shares.shape[1]
@@ -64,7 +65,7 @@ def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) 
     steps = epochs * (count // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     losses = []
-    bar = tqdm(total=steps, desc="training", disable=hidden())
+    bar = tqdm(total=steps, desc="training", disable=progress_disabled())
     for _ in range(epochs):
         total = 0.0
         for chosen in torch.randperm(count)[: count // batch * batch].view(-1, batch):

@@ -1,21 +1,17 @@
-"""Masked forward passes at the speed of the hardware: backends, chunks, memory.
+"""Masked forward passes at the speed of the hardware: backends, batch sizes, memory.
 
 accelerate(model) gives a classifier an attribute `gradient_free`, an Engine: images -> logits, which unioncam_core uses
 for every pass that needs no gradient. The model itself, its layers and its gradients stay as they are.
 
     Engine          images in, logits out, a chunk at a time: tuned, with progress, and smaller when memory runs out
-    BACKENDS        what computes a chunk: OpenVINO, torch.compile, or PyTorch as it is
+    backends.py     what computes a chunk: OpenVINO, torch.compile, or PyTorch as it is
     accelerate      one line for one's own model; load_classifier has done it
 """
 
 import logging
-import os
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import Literal, get_args
@@ -24,20 +20,15 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from unioncam_core import Evidence, evaluation, min_max
+from unioncam_core import Evidence, Network, evaluation, min_max
+from unioncam_lab import progress_disabled
+from unioncam_lab.engine.backends import BACKENDS, Function, Precision, batch_of, openvino_graph
 
 log = logging.getLogger(__name__)  # its warnings are one line each on stderr
-# OpenVINO reports every import of it over the network, by this package, where that can be imported.
-sys.modules.setdefault("openvino_telemetry", None)
 
-Network = Callable[[Tensor], Tensor]
-Built = tuple[Network, Sequence[int]]  # and the chunks it can take
 BackendName = Literal["auto", "openvino", "compile", "eager"]
-Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 # How far a backend's logits may be from those of the model in fp32, relative to the largest of them (at least 1).
 TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1, "fp16": 1e-1}
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
-OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 # Chunks to try, in this order, until larger ones cease to gain: on a CPU they then leave its cache.
 CPU_CHUNKS, GPU_CHUNKS = (2, 4, 8, 16), (8, 16, 32, 64, 128, 256, 512)
 
@@ -55,13 +46,13 @@ class Backend:
     """
 
     name: str
-    network: Network
+    network: Function
     chunk: int
     rate: float
     threads: int
 
 
-class Engine:
+class Engine(Network):
     """Images (N, 3, H, W) -> logits (N, C), as the model in evaluation mode gives them, without gradient.
 
     The backend is built and its chunk measured when images of a new size come first (about 2 seconds), or when the
@@ -90,8 +81,9 @@ class Engine:
             raise ValueError(f"chunk is {chunk!r}; it is a number of images, 1 or more, or None to have it measured.")
         if precision == "tf32" and _device(model).type != "cuda":
             raise ValueError(f"precision 'tf32' is a mode of NVIDIA GPUs; the model is on {_device(model)}.")
-        self.model, self.backend, self.precision, self.chunk, self.progress = model, backend, precision, chunk, progress
-        self.threads = threads
+        super().__init__(model)
+        self.model, self.backend, self.precision = model, backend, precision
+        self.chunk, self.progress, self.threads = chunk, progress, threads
         self._ready: dict[tuple, Backend] = {}
         self._masks: dict[tuple, Callable[[Tensor, Tensor], Tensor]] = {}
         self._built_from: tuple = ()
@@ -107,8 +99,8 @@ class Engine:
         """
         if count < 1:
             raise ValueError(f"{count} images are to be scored; 1 or more are needed.")
-        backend = self.ready(make(0, 1))
-        unseen = hidden() if self.progress and count > 2 * backend.rate else True
+        backend = self.backend_for(make(0, 1))
+        unseen = progress_disabled() if self.progress and count > 2 * backend.rate else True
         outputs, first = None, 0
         with (
             evaluation(self.model),
@@ -134,17 +126,16 @@ class Engine:
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
         """Logits (live, C) of the masked images of each image, all in one stream; None where no channel is live.
 
-        Images share chunks, so that a GPU is never left waiting. The classes of an image share its masked images, and
-        channels that make the same mask share one.
+        Images share chunks, so that a GPU is never left waiting, and channels that make the same mask share one.
         """
         sizes = {tuple(evidence.image.shape) for evidence in evidences}
         if len(sizes) > 1:
             raise ValueError(f"The images are of the sizes {sorted(sizes)}; to be scored together they must have one.")
-        images = {id(evidence.activations): evidence for evidence in evidences if evidence.live.any()}
+        images = [evidence for evidence in evidences if evidence.live.any()]
         if not images:
             return [None] * len(evidences)
-        maskings = [self._masking(evidence) for evidence in images.values()]
-        distinct, owners = zip(*map(distinct_masks, images.values()), strict=True)
+        maskings = [self._masking(evidence) for evidence in images]
+        distinct, owners = zip(*map(distinct_masks, images), strict=True)
         counts = [len(channels) for channels in distinct]
 
         def make(first: int, last: int) -> Tensor:
@@ -158,56 +149,70 @@ class Engine:
             return torch.cat([masked(channels).clone() for masked, channels in pieces])
 
         logits = self.stream(make, sum(counts)).split(counts)
-        of_image = {key: rows[own] for key, rows, own in zip(images, logits, owners, strict=True)}
-        return [of_image.get(id(evidence.activations)) for evidence in evidences]
+        outputs = iter([rows[own] for rows, own in zip(logits, owners, strict=True)])
+        return [next(outputs) if evidence.live.any() else None for evidence in evidences]
 
     def _masking(self, evidence: Evidence) -> Callable[[Tensor], Tensor]:
         """Channels -> the image masked by each: by OpenVINO too where it is in use, so that no core stands idle."""
-        if self.ready(evidence.image[None]).name != "openvino" or evidence.background is not None:
+        if self.backend_for(evidence.image[None]).name != "openvino" or isinstance(evidence.background, Tensor):
             return lambda channels: evidence.masked(evidence.masks(channels))
         key = evidence.activations.shape[1:], evidence.image.shape, evidence.protocol.map_scale
         if key not in self._masks:
             example = evidence.activations[:2].contiguous(), evidence.image
             shapes, threads = [(-1, *key[0]), key[1]], self.threads or torch.get_num_threads()
-            self._masks[key] = _openvino_graph(_Masking(evidence), example, shapes, "fp32", threads)
+            self._masks[key] = openvino_graph(_Masking(evidence), example, shapes, "fp32", threads)
         return lambda channels: self._masks[key](evidence.activations[channels], evidence.image)
 
-    def ready(self, images: Tensor) -> Backend:
+    def backend_for(self, images: Tensor) -> Backend:
         """The backend for images of this size. If there is none yet it is built, and its chunk measured."""
         built_from = _fingerprint(self.model)
         if built_from != self._built_from:
             self._ready, self._built_from = {}, built_from
-        key = tuple(images.shape[1:]), images.device, images.dtype
+        key = _key(images)
         if key not in self._ready:
             with torch.inference_mode(False), torch.no_grad(), evaluation(self.model):
                 self._ready[key] = self._build(images)
         return self._ready[key]
 
+    def use(self, images: Tensor, backend: Backend):
+        """Score images of this size with a backend of one's own, until the model changes."""
+        self.backend_for(images)
+        self._ready[_key(images)] = backend
+
     def _build(self, images: Tensor) -> Backend:
         """The wanted backend if it can be built and agrees with the model in fp32, or else eager."""
         on_cpu = images.device.type == "cpu"
         best = "openvino" if on_cpu and images.dtype == torch.float32 else "eager"
-        sizes = (self.chunk,) if self.chunk else CPU_CHUNKS if on_cpu else GPU_CHUNKS
+        wanted = best if self.backend == "auto" else self.backend
+        if wanted != "eager":
+            try:
+                return self._checked(wanted, images)
+            except Exception as error:
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                log.warning("The backend %s is not used: %s. Going on with eager.", wanted, reason)
+        return self._checked("eager", images)
+
+    def _checked(self, name: str, images: Tensor) -> Backend:
+        """A backend, its chunk measured.
+
+        Raises:
+            ValueError: its logits are not those of the model in fp32, or it was not asked for and eager is faster.
+            Exception: whatever its builder raises.
+        """
+        sizes = (self.chunk,) if self.chunk else CPU_CHUNKS if images.device.type == "cpu" else GPU_CHUNKS
         noise = torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
         threads = self.threads or torch.get_num_threads()
-        reference, _ = _eager(self.model, noise, "fp32", sizes, threads)
-        expected, eager_rate = reference(noise), rate(reference, noise)
-        scale = expected.abs().max().clamp(min=1)
-        for name in (best if self.backend == "auto" else self.backend, "eager"):
-            try:
-                network, usable = BACKENDS[name](self.model, noise, self.precision, sizes, threads)
-                off = (network(_batch(noise, usable[0])) - _batch(expected, usable[0])).abs().max() / scale
-                if not off <= TOLERANCE[self.precision]:
-                    raise ValueError(f"its logits are off by {off:.2g}, where {TOLERANCE[self.precision]} is allowed")
-                chunk, best = _fastest_chunk(network, noise, usable)
-                if name != "eager" and self.backend == "auto" and best < eager_rate:
-                    raise ValueError(f"it is slower: {best:.0f} images a second, where eager makes {eager_rate:.0f}")
-                return Backend(name, network, chunk, best, threads)
-            except Exception as error:
-                if name == "eager":
-                    raise
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                log.warning("The backend %s is not used: %s. Going on with eager.", name, reason)
+        reference, _ = BACKENDS["eager"](self.model, noise, "fp32", sizes, threads)
+        expected = reference(noise)
+        network, usable = BACKENDS[name](self.model, noise, self.precision, sizes, threads)
+        off = (network(batch_of(noise, usable[0])) - batch_of(expected, usable[0])).abs().max()
+        off = float(off / expected.abs().max().clamp(min=1))
+        if not off <= TOLERANCE[self.precision]:
+            raise ValueError(f"its logits are off by {off:.2g}, where {TOLERANCE[self.precision]} is allowed")
+        chunk, best = _fastest_chunk(network, noise, usable)
+        if name != "eager" and self.backend == "auto" and best < (eager := images_per_second(reference, noise)):
+            raise ValueError(f"it is slower: {best:.0f} images a second, where eager makes {eager:.0f}")
+        return Backend(name, network, chunk, best, threads)
 
     def _shrink(self, backend: Backend) -> Backend:
         smaller = replace(backend, chunk=backend.chunk // 2)
@@ -236,69 +241,6 @@ def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:
     return live[first], own
 
 
-def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
-    """PyTorch as it is, in channels_last; on a GPU with the convolutions that cuDNN measures to be fastest."""
-    return _torch_network(_in_precision(model, precision), noise.device, precision), sizes
-
-
-def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
-    """torch.compile with weights frozen, on a GPU as a CUDA graph. Half a minute a size: others than one go eagerly."""
-    size = sizes[0] if len(sizes) == 1 else 4 if noise.device.type == "cpu" else 64
-    model = _in_precision(model, precision)
-    options = {"freezing": True, "triton.cudagraphs": noise.device.type == "cuda"}
-    compiled = torch.compile(model, dynamic=False, options=options)
-    fast, eager = (_torch_network(each, noise.device, precision) for each in (compiled, model))
-    # A CUDA graph writes each result where it wrote the last one.
-    return lambda images: fast(images).clone() if len(images) == size else eager(images), (size,)
-
-
-def _openvino(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], threads: int) -> Built:
-    """OpenVINO on a CPU: convolutions, normalizations and activations fused, weights laid out for the processor."""
-    if noise.device.type != "cpu" or noise.dtype != torch.float32:
-        raise ValueError(f"it takes float32 images on a CPU, not {noise.dtype} on {noise.device}")
-    run = _openvino_graph(model, (noise,), [(-1, *noise.shape[1:])], precision, threads)
-    return lambda images: run(images).clone(), sizes
-
-
-def _openvino_graph(
-    module: nn.Module,
-    example: tuple[Tensor, ...],
-    shapes: Sequence[Sequence[int]],
-    precision: Precision,
-    threads: int,
-) -> Callable[..., Tensor]:
-    """A module as OpenVINO runs it, for inputs of these shapes (-1: any). The next call overwrites what it returns.
-
-    OpenVINO takes precision and threads as hints. What it made of them is read back, and another result is an error.
-    """
-    import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-
-    # Not openvino.convert_model, which reports each use of it over the network.
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch 2.14 deprecates tracing
-        # What tracing would check, _build checks: that the result agrees with the model.
-        decoder = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
-        graph = frontend.convert(frontend.load(decoder))
-    graph.reshape(dict(zip(graph.inputs, map(list, shapes), strict=True)))
-    hint = OPENVINO_PRECISION[precision]
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
-    compiled = openvino.Core().compile_model(graph, "CPU", options)
-    if (used := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != hint:
-        raise ValueError(f"on this processor it computes in {used} where {precision} is asked for")
-    if (used := compiled.get_property("INFERENCE_NUM_THREADS")) != threads:
-        raise ValueError(f"on this processor it computes on {used} threads where {threads} are asked for")
-    request = compiled.create_infer_request()
-
-    def run(*inputs: Tensor) -> Tensor:
-        arrays = {i: tensor.contiguous().numpy() for i, tensor in enumerate(inputs)}
-        return torch.from_numpy(request.infer(arrays, share_inputs=True, share_outputs=True)[0])
-
-    return run
-
-
 class _Masking(nn.Module):
     """What Evidence makes of feature maps (n, h, w) and an image (3, H, W): the masked images (n, 3, H, W)."""
 
@@ -309,56 +251,6 @@ class _Masking(nn.Module):
     def forward(self, maps: Tensor, image: Tensor) -> Tensor:
         evidence = replace(self.evidence, activations=maps, image=image)
         return evidence.masked(evidence.masks(slice(None)))
-
-
-BACKENDS = {"openvino": _openvino, "compile": _compile, "eager": _eager}
-
-
-def _in_precision(model: nn.Module, precision: Precision) -> nn.Module:
-    """The model itself; for half precision a copy whose convolutions and matrix products hold such weights."""
-    if precision not in HALF:
-        return model
-    model = deepcopy(model).eval()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.to(HALF[precision])
-    return model
-
-
-def _torch_network(module: nn.Module, device: torch.device, precision: Precision) -> Network:
-    half = HALF.get(precision)
-
-    def network(images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
-        with (
-            _nvidia(precision) if device.type == "cuda" else nullcontext(),
-            torch.autocast(device.type, dtype=half, enabled=half is not None),
-        ):
-            logits = module(images)
-        return logits if half is None else logits.float()
-
-    return network
-
-
-@contextmanager
-def _nvidia(precision: Precision) -> Iterator[None]:
-    """Multiplications in TF32 or not, and each convolution by the algorithm that is measured to be fastest."""
-    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
-    before = [backend.fp32_precision for backend in backends], torch.backends.cudnn.benchmark
-    try:
-        for backend in backends:
-            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cudnn.benchmark = True
-        yield
-    finally:
-        for backend, value in zip(backends, before[0], strict=True):
-            backend.fp32_precision = value
-        torch.backends.cudnn.benchmark = before[1]
-
-
-def hidden() -> bool | None:
-    """For tqdm's `disable`: where the environment sets TQDM_DISABLE, and where nobody watches, as in a file (None)."""
-    return True if os.environ.get("TQDM_DISABLE") else None
 
 
 @contextmanager
@@ -372,11 +264,7 @@ def _single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _batch(rows: Tensor, count: int) -> Tensor:
-    return rows[torch.arange(count) % len(rows)]
-
-
-def rate(network: Network, images: Tensor, seconds: float = 0.04) -> float:
+def images_per_second(network: Function, images: Tensor, seconds: float = 0.04) -> float:
     """Images a second: the best of several passes, after one that does not count."""
     times = []
     network(images)
@@ -394,7 +282,7 @@ def _wait(device: torch.device):
         torch.cuda.synchronize(device)
 
 
-def _fastest_chunk(network: Network, noise: Tensor, sizes: Sequence[int]) -> tuple[int, float]:
+def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tuple[int, float]:
     """The chunk with the best rate, and that rate; larger ones are tried while they do not lose.
 
     Of those within 2 % of the best, a CPU gets the largest, since each has its fixed cost, and a GPU the smallest,
@@ -403,7 +291,7 @@ def _fastest_chunk(network: Network, noise: Tensor, sizes: Sequence[int]) -> tup
     rates, start = {}, time.perf_counter()
     for size in sizes:
         try:
-            rates[size] = rate(network, _batch(noise, size))
+            rates[size] = images_per_second(network, batch_of(noise, size))
         except torch.OutOfMemoryError:
             if not rates:
                 raise
@@ -412,10 +300,14 @@ def _fastest_chunk(network: Network, noise: Tensor, sizes: Sequence[int]) -> tup
             break
     near = [size for size in rates if rates[size] > 0.9 * max(rates.values())]
     while len(near) > 1 and time.perf_counter() - start < 0.7:  # by turns, since a machine's speed drifts
-        rates |= {size: max(rates[size], rate(network, _batch(noise, size), 0.02)) for size in near}
+        rates |= {size: max(rates[size], images_per_second(network, batch_of(noise, size), 0.02)) for size in near}
     good = [size for size in rates if rates[size] >= 0.98 * max(rates.values())]
     chunk = max(good) if noise.device.type == "cpu" else min(good)
     return chunk, rates[chunk]
+
+
+def _key(images: Tensor) -> tuple:
+    return tuple(images.shape[1:]), images.device, images.dtype
 
 
 def _fingerprint(model: nn.Module) -> tuple:

@@ -1,0 +1,141 @@
+"""What computes a batch of images: OpenVINO, torch.compile, or PyTorch as it is.
+
+A builder takes (model, example images, precision, batch sizes to try, threads). It returns a function, images
+(n, 3, H, W) -> logits (n, C) in float32, with the batch sizes that it supports, or raises an error if it cannot deliver
+what was asked.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+# OpenVINO reports every import of it over the network, by this package, where that can be imported.
+sys.modules.setdefault("openvino_telemetry", None)  # ty: ignore
+
+Function = Callable[[Tensor], Tensor]
+Built = tuple[Function, Sequence[int]]  # and the batch sizes that it supports
+Builder = Callable[[nn.Module, Tensor, str, Sequence[int], int], Built]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
+    """PyTorch as it is, in channels_last; on a GPU with the convolutions that cuDNN measures to be fastest."""
+    return _torch_network(_in_precision(model, precision), noise.device, precision), sizes
+
+
+def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
+    """torch.compile with weights frozen, on a GPU as a CUDA graph.
+
+    Compiling takes half a minute per batch size, so only one size is compiled; other batches run in eager mode.
+    """
+    size = sizes[0] if len(sizes) == 1 else 4 if noise.device.type == "cpu" else 64
+    model = _in_precision(model, precision)
+    options = {"freezing": True, "triton.cudagraphs": noise.device.type == "cuda"}
+    compiled = torch.compile(model, dynamic=False, options=options)
+    fast, eager = (_torch_network(each, noise.device, precision) for each in (compiled, model))
+    # A CUDA graph writes each result where it wrote the last one.
+    return lambda images: fast(images).clone() if len(images) == size else eager(images), (size,)
+
+
+def _openvino(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], threads: int) -> Built:
+    """OpenVINO on a CPU: convolutions, normalizations and activations fused, weights laid out for the processor."""
+    if noise.device.type != "cpu" or noise.dtype != torch.float32:
+        raise ValueError(f"it takes float32 images on a CPU, not {noise.dtype} on {noise.device}")
+    run = openvino_graph(model, (noise,), [(-1, *noise.shape[1:])], precision, threads)
+    return lambda images: run(images).clone(), sizes
+
+
+def openvino_graph(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    shapes: Sequence[Sequence[int]],
+    precision: Precision,
+    threads: int,
+) -> Callable[..., Tensor]:
+    """A module as OpenVINO runs it, for inputs of these shapes (-1: any). The next call overwrites what it returns.
+
+    OpenVINO takes precision and threads as hints. What it made of them is read back, and another result is an error.
+    """
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    # Not openvino.convert_model, which reports each use of it over the network.
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.14 deprecates tracing
+        # What tracing would check, _build checks: that the result agrees with the model.
+        decoder = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
+        graph = frontend.convert(frontend.load(decoder))
+    graph.reshape(dict(zip(graph.inputs, map(list, shapes), strict=True)))
+    hint = OPENVINO_PRECISION[precision]
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.Core().compile_model(graph, "CPU", options)
+    if (used := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != hint:
+        raise ValueError(f"on this processor it computes in {used} where {precision} is asked for")
+    if (used := compiled.get_property("INFERENCE_NUM_THREADS")) != threads:
+        raise ValueError(f"on this processor it computes on {used} threads where {threads} are asked for")
+    request = compiled.create_infer_request()
+
+    def run(*inputs: Tensor) -> Tensor:
+        arrays = {i: tensor.contiguous().numpy() for i, tensor in enumerate(inputs)}
+        return torch.from_numpy(request.infer(arrays, share_inputs=True, share_outputs=True)[0])
+
+    return run
+
+
+def _in_precision(model: nn.Module, precision: Precision) -> nn.Module:
+    """The model itself; for half precision a copy whose convolutions and matrix products hold such weights."""
+    if precision not in HALF:
+        return model
+    model = deepcopy(model).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(HALF[precision])
+    return model
+
+
+def _torch_network(module: nn.Module, device: torch.device, precision: Precision) -> Function:
+    half = HALF.get(precision)
+
+    def network(images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with (
+            nvidia_settings(precision) if device.type == "cuda" else nullcontext(),
+            torch.autocast(device.type, dtype=half, enabled=half is not None),
+        ):
+            logits = module(images)
+        return logits if half is None else logits.float()
+
+    return network
+
+
+@contextmanager
+def nvidia_settings(precision: Precision) -> Iterator[None]:
+    """Multiplications in TF32 or not, and each convolution by the algorithm that is measured to be fastest."""
+    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [backend.fp32_precision for backend in backends], torch.backends.cudnn.benchmark
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cudnn.benchmark = True
+        yield
+    finally:
+        for backend, value in zip(backends, before[0], strict=True):
+            backend.fp32_precision = value
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def batch_of(rows: Tensor, count: int) -> Tensor:
+    return rows[torch.arange(count) % len(rows)]
+
+
+BACKENDS = {"openvino": _openvino, "compile": _compile, "eager": _eager}
