@@ -1,5 +1,7 @@
 """Equations 1-8 against computations by hand, other libraries, and what must hold for any network."""
 
+import doctest
+import inspect
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,8 @@ from tiny import TinyCNN, all_finite, explain, state
 from torch import nn
 from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 
+import fusioncam
+import unioncam_core
 from fusioncam import FusionCAM, fusion_cam
 from unioncam_core import (
     Evidence,
@@ -685,3 +689,22 @@ def test_a_missing_layer_is_refused_when_the_explainer_is_made(tiny, explainer):
 def test_the_mean_colour_must_be_known(tiny, images):
     with pytest.raises(ValueError, match="mask_space='normalized' needs a classifier with its mean colour"):
         explain(tiny, images, protocol=Protocol(mask_space="normalized"))
+
+
+@pytest.mark.parametrize("module", [unioncam_core, fusioncam], ids=lambda module: module.__name__)
+def test_every_public_function_has_an_example_that_runs(module):
+    """The examples of a module share their names: its own docstring defines what the others explain."""
+    names, printed = dict(vars(module)), []
+    tests = [
+        test for test in doctest.DocTestFinder(exclude_empty=False).find(module) if "." in test.name or test.examples
+    ]
+    own = {
+        f"{module.__name__}.{name}"
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    }
+    assert own <= {test.name for test in tests if test.examples}
+    for test in sorted(tests, key=lambda test: test.name):
+        test.globs = names
+        doctest.DocTestRunner().run(test, out=printed.append, clear_globs=False)
+    assert not printed, "".join(printed)
