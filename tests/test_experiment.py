@@ -21,9 +21,10 @@ from tiny import TinyCNN
 
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import engine, experiment
+from unioncam_lab.datasets import LISTS
 from unioncam_lab.engine import accelerate
 from unioncam_lab.experiment import ENGINE, Journal, at_scale, load, main, run
-from unioncam_lab.images import LISTS, load_photo
+from unioncam_lab.images import Picture, load_photo
 from unioncam_lab.methods import grad_cam
 from unioncam_lab.metrics import SEEDS, adcc, evaluate, localize
 from unioncam_lab.report import write_report
@@ -445,9 +446,7 @@ def test_a_journal_forgets_a_line_that_was_cut(tmp_path):
 def test_labels_are_explained_where_the_protocol_says_so(tmp_path, monkeypatch):
     for name in ("bee.png", "fox.png"):
         Image.new("RGB", (16, 16), (90, 9, 200)).save(tmp_path / name)
-    available = [
-        experiment.Picture(p.name, lambda s, f, p=p: load_photo(p, s), p.stem) for p in sorted(tmp_path.glob("*"))
-    ]
+    available = [Picture("any", p.name, lambda s, f, p=p: load_photo(p, s), p.stem) for p in sorted(tmp_path.glob("*"))]
     monkeypatch.setattr(experiment, "pictures", lambda name: available)
     made = tiny_run("any", methods=["grad_cam"], protocol=Protocol(explained_class="label"))
     assert list(made.records["class"]) == ["bee"]
