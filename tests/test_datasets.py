@@ -78,10 +78,10 @@ def test_photos_have_no_ground_truth(tmp_path):
 
 
 def test_a_picture_is_known_by_its_data_set_and_id(tmp_path):
-    jpeg(tmp_path / "coffee")
+    jpeg(tmp_path / "coffee.jpg")
     coffee, again = pictures("demo")[0], pictures("demo")[0]
     other = Picture("photos", "coffee", None, "espresso")
-    assert coffee == again == Picture("demo", "coffee", None, "another label", tmp_path / "coffee")
+    assert coffee == again == Picture("demo", "coffee", None, "another label", tmp_path / "coffee.jpg")
     assert hash(coffee) == hash(again)
     assert coffee != other
     assert coffee != pictures("demo")[1]
