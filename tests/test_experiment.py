@@ -21,9 +21,10 @@ from tiny import TinyCNN
 
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import engine, experiment
+from unioncam_lab.datasets import LISTS
 from unioncam_lab.engine import accelerate
 from unioncam_lab.experiment import ENGINE, Journal, at_scale, load, main, run
-from unioncam_lab.images import LISTS, load_photo
+from unioncam_lab.images import Picture, load_photo
 from unioncam_lab.methods import grad_cam
 from unioncam_lab.metrics import SEEDS, adcc, evaluate, localize
 from unioncam_lab.report import write_report
@@ -445,9 +446,7 @@ def test_a_journal_forgets_a_line_that_was_cut(tmp_path):
 def test_labels_are_explained_where_the_protocol_says_so(tmp_path, monkeypatch):
     for name in ("bee.png", "fox.png"):
         Image.new("RGB", (16, 16), (90, 9, 200)).save(tmp_path / name)
-    available = [
-        experiment.Picture(p.name, lambda s, f, p=p: load_photo(p, s), p.stem) for p in sorted(tmp_path.glob("*"))
-    ]
+    available = [Picture("any", p.name, lambda s, f, p=p: load_photo(p, s), p.stem) for p in sorted(tmp_path.glob("*"))]
     monkeypatch.setattr(experiment, "pictures", lambda name: available)
     made = tiny_run("any", methods=["grad_cam"], protocol=Protocol(explained_class="label"))
     assert list(made.records["class"]) == ["bee"]
@@ -590,6 +589,33 @@ def test_localization_needs_known_truth(folder, tmp_path):
     with pytest.raises(ValueError, match="'energy' needs scenes, shapes or mosaics, of which the truth is known, not"):
         tiny_run(folder, tmp_path / "run", metrics=["drop", "energy"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fit", ["square", "center-crop"])
+def test_vocs_boxes_are_the_ground_truth_under_the_protocols_fit(tmp_path, fit):
+    """One photo with an object of each class, so that the network always names one of them."""
+    for folder in ("ImageSets/Main", "JPEGImages", "Annotations"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("000001\n")
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "JPEGImages" / "000001.jpg", format="PNG")
+    objects = "".join(
+        f"<object><name>{name}</name><bndbox><xmin>{6 + i}</xmin><ymin>1</ymin><xmax>{8 + 2 * i}</xmax><ymax>{12 - i}"
+        "</ymax></bndbox></object>"
+        for i, name in enumerate(TinyClassifier.classes)
+    )
+    size = "<size><width>24</width><height>12</height></size>"
+    (tmp_path / "Annotations" / "000001.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    (row,) = tiny_run(
+        f"voc2007:{tmp_path}", methods=["grad_cam"], metrics=["energy"], protocol=Protocol(image_fit=fit)
+    ).records.itertuples()
+    image = load_photo(tmp_path / "JPEGImages" / "000001.jpg", 12, fit)
+    tiny = eager_tiny()
+    (evidence,) = capture(tiny, image[None], target_layer=tiny.relu2)
+    i, truth = evidence.target, torch.zeros(12, 24, dtype=torch.bool)
+    truth[: 12 - i, 5 + i : 8 + 2 * i] = True
+    truth = truth[:, 1::2] if fit == "square" else truth[:, 6:18]  # the columns in which the centres of pixels lie
+    assert row.energy == pytest.approx(localize(grad_cam(evidence), truth)["energy"], abs=1e-3)
 
 
 def test_adcc_stability_and_sanity_are_recorded(folder, tmp_path):

@@ -16,7 +16,8 @@ from torchvision import models
 
 from unioncam_core import Protocol, capture
 from unioncam_lab.classifiers import load_classifier
-from unioncam_lab.images import demo_photo, pictures, sample, to_tensor
+from unioncam_lab.datasets import pictures, sample
+from unioncam_lab.images import demo_photo, to_tensor
 
 SLICES = Path(__file__).parent.parent.parent / "shared" / "data" / "brain-mri-test"
 

@@ -1,9 +1,11 @@
 """What the project promises about itself: pins, the thin core, the README, the size."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,27 @@ from unioncam_lab import experiment, findings
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# Lowest first. A module imports only from its own floor and those below; a package is one room.
+FLOORS = [
+    {"unioncam_core"},
+    {"fusioncam"},
+    {"unioncam_lab"},
+    {"images"},
+    {"scenes", "shapes"},
+    {"datasets"},
+    {"engine"},
+    {"classifiers"},
+    {"methods"},
+    {"metrics"},
+    {"provenance"},
+    {"store"},
+    {"tables"},
+    {"experiment"},
+    {"figures"},
+    {"report", "findings", "bench", "headless", "train_shapes"},
+    {"__main__"},
+]
 
 
 def pins():
@@ -50,6 +73,85 @@ def test_the_core_is_thin_and_imports_torch_and_numpy_alone(module, lines):
 
 def test_the_lab_depends_on_the_core_and_never_the_other_way():
     assert "unioncam_lab" not in re.findall(r"^(?:from|import) (\w+)", (ROOT / "unioncam_core.py").read_text(), re.M)
+
+
+def imported_modules(source, package=()):
+    """Dotted names of what a module of a package imports, in functions too, but not for type checking alone."""
+    found, todo = set(), [ast.parse(source)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            todo += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+        todo += ast.iter_child_nodes(node)
+    return found
+
+
+def test_imports_are_found_wherever_they_are():
+    source = """
+import torch.nn as nn
+from unioncam_lab import images, literal
+if TYPE_CHECKING:
+    from unioncam_lab.report import Run
+else:
+    import numpy
+def late():
+    from unioncam_lab.figures.maps import overlay
+    from .style import use_style
+    from ..store import load
+    from . import steps
+"""
+    assert imported_modules(source, ("unioncam_lab", "figures")) == {
+        "torch.nn",
+        "unioncam_lab.images",
+        "unioncam_lab.literal",
+        "numpy",
+        "unioncam_lab.figures.maps.overlay",
+        "unioncam_lab.figures.style.use_style",
+        "unioncam_lab.store.load",
+        "unioncam_lab.figures.steps",
+    }
+
+
+def rooms_imported():
+    """Room -> the project's other rooms that it imports."""
+    files = {path: (path.stem,) for path in (ROOT / "unioncam_core.py", ROOT / "fusioncam.py") if path.exists()}
+    for path in (ROOT / "unioncam_lab").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        files[path] = parts[:-1] if path.stem == "__init__" else parts
+    rooms = {(parts[:2] if parts[0] == "unioncam_lab" else parts) for parts in files.values()}
+    imported = {room[-1]: set() for room in rooms}
+    for path, parts in files.items():
+        package = parts if path.stem == "__init__" else parts[:-1]
+        for name in imported_modules(path.read_text(encoding="utf-8"), package):
+            target = tuple(name.split("."))
+            for room in (target[:2], target[:1]):  # the room itself, or a name in its face
+                if room in rooms:
+                    imported[parts[:2][-1]].add(room[-1])
+                    break
+    return {room: others - {room} for room, others in imported.items()}
+
+
+def test_each_module_has_a_floor():
+    assert {"unioncam_core", "images", "datasets"} <= set(rooms_imported()) <= set().union(*FLOORS)
+
+
+@pytest.mark.xfail(strict=True, reason="experiment imports report, which imports experiment")
+def test_no_module_imports_from_a_higher_floor():
+    imported = rooms_imported()
+    floor = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+    assert [f"{room} <- {o}" for room, others in imported.items() for o in others if floor[o] > floor[room]] == []
+
+
+@pytest.mark.xfail(strict=True, reason="experiment imports report, which imports experiment", raises=CycleError)
+def test_no_imports_go_in_a_circle():
+    TopologicalSorter(rooms_imported()).prepare()
 
 
 def test_the_readmes_commands_exist():

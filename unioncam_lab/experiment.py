@@ -38,9 +38,10 @@ from tqdm.auto import tqdm
 from unioncam_core import capture, score_regions
 from unioncam_lab import literal, progress_disabled
 from unioncam_lab.classifiers import LabProtocol, load_classifier
+from unioncam_lab.datasets import LISTS, listed, pictures, sample
 from unioncam_lab.engine import Engine
 from unioncam_lab.engine.backends import Precision
-from unioncam_lab.images import LISTS, Picture, listed, pictures, sample
+from unioncam_lab.images import Picture
 from unioncam_lab.methods import BETAS, METHODS, Method, find_method
 from unioncam_lab.metrics import (
     CURVES,
@@ -99,7 +100,7 @@ def run(
     is no class of an object in it: else the truth is all objects of the explained class.
 
     Args:
-        images: a set of pictures by its name; see `images.pictures`.
+        images: a set of pictures by its name; see `datasets.pictures`.
         classifier: a name for `load_classifier`, or a classifier as it returns; it is left as it was.
         methods: names for `methods.find_method`.
         metrics: of FAITHFULNESS, of LOCALIZATION for scenes, shapes and mosaics, and of EXPLAINED_AGAIN, which take
@@ -109,7 +110,7 @@ def run(
         protocol: what the paper leaves open.
         device: as in `load_classifier`.
         precision: of the passes without gradient, as in `engine.accelerate`; half precision is kept in the options.
-        list_file: a file that names the pictures, see `images.listed`; `limit` of them are drawn.
+        list_file: a file that names the pictures, see `datasets.listed`; `limit` of them are drawn.
         elsewhere: go on with a run on a machine that cannot offer the backend, chunk and threads with which it was
             begun. The numbers may then differ in their last digits; the column `start` tells which rows.
 
@@ -135,7 +136,7 @@ def run(
         [find_method(method, nn.Identity()) for method in methods]  # before the weights are loaded
     available = pictures(images)
     chosen = sample(available if list_file is None else listed(available, list_file), limit, seed)
-    if (asked := set(metrics) & set(LOCALIZATION)) and any(picture.scene is None for picture in chosen):
+    if (asked := set(metrics) & set(LOCALIZATION)) and not all(picture.has_truth for picture in chosen):
         raise ValueError(
             f"{sorted(asked)[0]!r} needs scenes, shapes or mosaics, of which the truth is known, not {images}."
         )
@@ -327,7 +328,8 @@ def _explain(
 ) -> dict:
     """A line of the journal: the picture's records, or why it was skipped."""
     try:
-        scene = picture.scene(classifier.input_size) if set(metrics) & set(LOCALIZATION) else None
+        located = set(metrics) & set(LOCALIZATION)
+        scene = picture.scene(classifier.input_size, protocol.image_fit) if located else None
         image = scene.image if scene else picture.read(classifier.input_size, protocol.image_fit)
         if classes is not None and picture.label not in classes:
             raise ValueError(f"{picture.id} has the label {picture.label}, which is none of the classifier's classes.")

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from unioncam_core import capture, pixel_weights
 from unioncam_lab import bench, tables
 from unioncam_lab.classifiers import load_classifier
+from unioncam_lab.datasets import pictures, sample
 from unioncam_lab.experiment import PAPER_METHODS, RECORDS, load
-from unioncam_lab.images import pictures, sample
 from unioncam_lab.methods import CONTROLS, find_title
 from unioncam_lab.tables import alone, paired, standing, values
 

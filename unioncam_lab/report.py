@@ -13,8 +13,8 @@ from torch import nn
 from unioncam_core import capture
 from unioncam_lab import figures, tables
 from unioncam_lab.classifiers import LabProtocol, load_classifier
+from unioncam_lab.datasets import pictures
 from unioncam_lab.experiment import Run, load
-from unioncam_lab.images import pictures
 from unioncam_lab.methods import find_method, find_title
 
 SHOWN_METHODS = 6

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unioncam_lab.images import label_of
+from unioncam_lab.datasets import label_of
 from unioncam_lab.methods import find_title
 
 PUBLISHED = Path(__file__).parent.parent / "data" / "published.json"

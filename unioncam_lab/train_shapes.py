@@ -1,12 +1,12 @@
 """Trains shapes_vgg, minutes on 2 cores: python -m unioncam_lab.train_shapes (make shapes).
 
-Writes the weights and, beside them, training.json: settings, losses, and what `shapes.examine` found.
+Writes the weights and, beside them, training.json: settings, losses, and what `examine` found.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -17,16 +17,28 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from unioncam_lab import progress_disabled
-from unioncam_lab.images import SceneKind
+from unioncam_lab.classifiers import SHAPES_MEAN, SHAPES_STD, SHAPES_WEIGHTS, shapes_network
+from unioncam_lab.images import Scene, SceneKind
 from unioncam_lab.provenance import provenance
-from unioncam_lab.shapes import MEAN, STD, TRAINING_SEEDS, WEIGHTS, draw_scene, examine, labelled, shapes_network
+from unioncam_lab.shapes import CLASSES, draw_scene
+
+TRAINING_SEEDS = 10**6  # the first one; a scene of a smaller seed is never trained on
+
+
+def labelled(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
+    """Images (N, 3, H, W) and the share of each class in them (N, C): each of two classes has one half."""
+    shares = torch.zeros(len(scenes), len(CLASSES))
+    for row, scene in zip(shares, scenes, strict=True):
+        for thing in scene.objects:
+            row[CLASSES.index(thing.label)] += 1 / len(scene.objects)
+    return torch.stack([scene.image for scene in scenes]), shares
 
 
 def training_scenes(count: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) and the share of each class (N, C), so that masked images are no surprise.
+    """Images (N, 3, H, W) and the share of each class (N, C), among them images that look like masked ones.
 
-    All kinds by turns. Of five scenes one has its object painted over: where nothing is to be seen, every class is as
-    likely. Another has its background painted over in one colour, black every other time.
+    The scenes are of all kinds in turn. One of five has its objects painted over, and every class has the same share.
+    Another one of five has its background painted over in one colour, which is black every other time.
     """
     kinds = get_args(SceneKind)
     drawing = tqdm(range(count), "drawing", disable=progress_disabled())
@@ -41,7 +53,7 @@ def training_scenes(count: int) -> tuple[Tensor, Tensor]:
 
 
 def lit(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) under uneven light: nowhere brighter than before, and never wholly dark."""
+    """Images (N, 3, H, W) multiplied by an uneven light between 0 and 1 that never makes an image wholly dark."""
     light = torch.rand(len(images), 1, 4, 4)
     light = F.interpolate(light, images.shape[2:], mode="bilinear")
     least = torch.rand(len(images), 1, 1, 1).clamp(min=0.1)
@@ -51,7 +63,8 @@ def lit(images: Tensor) -> Tensor:
 def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) -> tuple[nn.Sequential, list[float]]:
     """A network trained on `count` scenes, and its mean loss in each epoch.
 
-    Adam, its rate rising to 2e-3 and falling to 0; each time a scene is seen it is turned, flipped and lit at random.
+    The optimizer is AdamW, with a learning rate that rises to 2e-3 and falls to 0. Each batch is rotated, flipped and
+    lit at random.
     """
     torch.manual_seed(seed)
     images, shares = training_scenes(count)
@@ -72,7 +85,7 @@ def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) 
             seen = torch.rot90(images[chosen], int(torch.randint(4, ())), (2, 3))
             seen = seen.flip(3) if torch.rand(()) < 0.5 else seen
             seen = lit(seen) if torch.rand(()) < 0.5 else seen
-            seen = ((seen - MEAN[0]) / STD[0]).contiguous(memory_format=torch.channels_last)
+            seen = ((seen - SHAPES_MEAN[0]) / SHAPES_STD[0]).contiguous(memory_format=torch.channels_last)
             loss = F.cross_entropy(network(seen), shares[chosen])
             optimizer.zero_grad()
             loss.backward()
@@ -85,19 +98,62 @@ def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) 
     return network.to(memory_format=torch.contiguous_format).eval(), losses
 
 
+@torch.no_grad()
+def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[str, float]:
+    """Whether a classifier recognizes new scenes, and whether it looks at the object.
+
+    Args:
+        classifier: images (N, 3, 96, 96), RGB in [0, 1] -> logits (N, 8).
+        count: number of scenes for each percentage; no network has been trained on them.
+
+    Returns:
+        The percentage of scenes of one class that the classifier names correctly: `right`, the scenes as they are;
+        `object painted over`, the same scenes without the object, otherwise unchanged; `background painted over`, the
+        object on the background of another scene; `background painted over, grey`, the object on plain grey.
+        `sure without the object`: the mean probability, in percent, of its answer when the object is painted over.
+        `both of two classes`: the percentage of scenes of two classes in which its two first answers are the two.
+    """
+    kinds = [kind for kind in get_args(SceneKind) if kind != "two classes"]
+    scenes = [draw_scene(kinds[i % 2], i) for i in range(count)]
+    labels = torch.tensor([CLASSES.index(scene.objects[0].label) for scene in scenes])
+    images, grounds = (torch.stack([getattr(scene, name) for scene in scenes]) for name in ("image", "ground"))
+    masks = torch.stack([scene.truth(scene.objects[0].label) for scene in scenes])[:, None]
+    # The background is that of the scene two before, which is of the same kind.
+    others = grounds.roll(2, 0)
+    shown = {
+        "right": images,
+        "object painted over": grounds,
+        "background painted over": torch.where(masks, images, others),
+        "background painted over, grey": torch.where(masks, images, torch.full_like(images, 0.5)),
+    }
+    percent = {}
+    for name, pictures in shown.items():
+        sure, answers = torch.cat([classifier(part) for part in pictures.split(64)]).softmax(1).max(1)
+        percent[name] = 100 * float((answers == labels).double().mean())
+        if name == "object painted over":
+            percent["sure without the object"] = 100 * float(sure.double().mean())
+    scenes = [draw_scene("two classes", i) for i in range(count)]
+    images, shares = labelled(scenes)
+    answers = torch.cat([classifier(part) for part in images.split(64)]).topk(2).indices
+    percent["both of two classes"] = 100 * float((shares.gather(1, answers) > 0).all(1).double().mean())
+    return percent
+
+
 def main(arguments: Sequence[str] | None = None):
     parser = argparse.ArgumentParser(prog="python -m unioncam_lab.train_shapes", description="Train shapes_vgg again.")
     parser.add_argument("--count", type=int, default=14000, help="scenes to train on")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0, help="of the network's first weights and of the order")
-    parser.add_argument("--out", type=Path, default=WEIGHTS.parent, help="folder for the weights and their record")
+    parser.add_argument(
+        "--out", type=Path, default=SHAPES_WEIGHTS.parent, help="folder for the weights and their record"
+    )
     options = parser.parse_args(arguments)
     start = time.perf_counter()
     network, losses = train(options.count, options.epochs, seed=options.seed)
     seconds = time.perf_counter() - start
-    found = examine(lambda images: network((images - MEAN[0]) / STD[0]))
+    found = examine(lambda images: network((images - SHAPES_MEAN[0]) / SHAPES_STD[0]))
     options.out.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), options.out / WEIGHTS.name)
+    save_file(network.state_dict(), options.out / SHAPES_WEIGHTS.name)
     settings = {"count": options.count, "epochs": options.epochs, "seed": options.seed}
     record = {"settings": settings, "seconds": round(seconds), "losses": losses, "percent of 1000 fresh scenes": found}
     (options.out / "training.json").write_text(json.dumps(record | {"made": provenance()}, indent=1) + "\n")

@@ -1,0 +1,433 @@
+"""The catalogue: what each data set lists and reads, what is chosen from it, and what travels between processes."""
+
+import hashlib
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+import torch
+from PIL import Image
+
+from unioncam_lab.datasets import (
+    LISTS,
+    boxed_scene,
+    by_class,
+    compose_mosaic,
+    four_classes,
+    listed,
+    pictures,
+    sample,
+)
+from unioncam_lab.images import DEMO_PHOTOS, Picture, demo_photo
+from unioncam_lab.scenes import compose_scene
+
+# A photo of 40×20 pixels, and what VOC says of it: pixels are counted from 1, and the last one is included.
+ANNOTATION = """<annotation>
+<folder>VOC2007</folder><filename>000001.jpg</filename>
+<size><width>40</width><height>20</height><depth>3</depth></size>
+<object><name>dog</name><difficult>0</difficult>
+  <bndbox><xmin>5</xmin><ymin>3</ymin><xmax>16</xmax><ymax>10</ymax></bndbox></object>
+<object><name>person</name><truncated>1</truncated>
+  <bndbox><xmax>40</xmax><xmin>33</xmin><ymax>20</ymax><ymin>1</ymin></bndbox>
+  <part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part></object>
+<object><name>dog</name><difficult>1</difficult>
+  <bndbox><xmin>21</xmin><ymin>13</ymin><xmax>28</xmax><ymax>20</ymax></bndbox></object>
+</annotation>
+"""
+BOXES = {"dog": [(4, 2, 16, 10), (20, 12, 28, 20)], "person": [(32, 0, 40, 20)]}
+
+
+def jpeg(path, size=(40, 30), colour=(90, 120, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+def test_the_demo_photos_are_a_set_of_pictures():
+    found = pictures("demo")
+    assert [picture.id for picture in found] == list(DEMO_PHOTOS)
+    assert found[0].label == "espresso"
+    assert torch.equal(found[2].read(64, "square"), demo_photo("chelsea", 64).image)
+
+
+def test_composed_scenes_are_a_set_of_pictures():
+    found = pictures("scenes")
+    assert len(found) == 300
+    assert found[100].id == "two of a class 0"
+    assert torch.equal(found[201].read(64, "square"), compose_scene("two classes", 1, 64).image)
+
+
+@pytest.mark.parametrize(("name", "count"), [("scenes", 300), ("shapes", 300), ("mosaics", 200)])
+def test_scenes_and_mosaics_know_where_their_objects_are(name, count):
+    available = pictures(name)
+    assert len({picture.id for picture in available}) == count
+    assert all(picture.has_truth and picture.dataset == name for picture in available)
+    scene, cropped = (available[150].scene(96, fit) for fit in ("square", "center-crop"))
+    assert torch.equal(scene.image, available[150].read(96, "square"))
+    assert torch.equal(scene.image, available[150].read(96, "center-crop"))
+    assert [thing.label for thing in scene.objects] == [thing.label for thing in cropped.objects]
+    assert all(torch.equal(a.mask, b.mask) for a, b in zip(scene.objects, cropped.objects, strict=True))
+    assert all(torch.equal(scene.truth(o.label) & o.mask, o.mask) for o in scene.objects)
+
+
+def test_photos_have_no_ground_truth(tmp_path):
+    jpeg(tmp_path / "a.jpg")
+    for picture in (pictures("demo")[0], pictures(str(tmp_path))[0]):
+        assert not picture.has_truth
+        assert picture.scene(32, "square") is None
+
+
+def test_a_picture_is_known_by_its_data_set_and_id(tmp_path):
+    jpeg(tmp_path / "coffee.jpg")
+    coffee, again = pictures("demo")[0], pictures("demo")[0]
+    other = Picture("photos", "coffee", None, "espresso")
+    assert coffee == again == Picture("demo", "coffee", None, "another label", tmp_path / "coffee.jpg")
+    assert hash(coffee) == hash(again)
+    assert coffee != other
+    assert coffee != pictures("demo")[1]
+    assert len({coffee, again, other}) == 2
+
+
+def read_pickled(pickled):
+    """For another process: each picture's pixels, masks, label and size."""
+    chosen = pickle.loads(pickled)
+    scenes = [picture.scene(32, "center-crop") for picture in chosen]
+    masks = [scene and [thing.mask.numpy() for thing in scene.objects] for scene in scenes]
+    return [(p.read(32, "square").numpy(), m, p.label, p.bytes) for p, m in zip(chosen, masks, strict=True)]
+
+
+def test_pictures_travel_to_another_process(tmp_path):
+    for i in range(200):
+        jpeg(tmp_path / f"class {i % 5}" / f"{i}.jpg", colour=(i, 2 * i % 256, 90))
+    voc = tmp_path / "VOC2007"
+    devkit(voc)
+    names = ("demo", "scenes", "shapes", "mosaics", f"mosaics:{tmp_path}", str(tmp_path), f"voc2007:{voc}")
+    chosen = [pictures(name)[-1] for name in names]
+    pickled = pickle.dumps(chosen)
+    assert pickle.loads(pickled) == chosen
+    assert max(len(pickle.dumps(picture)) for picture in chosen) < 2000, "a mosaic carries four pictures, not 200"
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        there = pool.submit(read_pickled, pickled).result()
+    for (pixels, masks, label, size), picture in zip(there, chosen, strict=True):
+        assert (pixels == picture.read(32, "square").numpy()).all()
+        here = picture.scene(32, "center-crop")
+        assert (masks is None) == (here is None)
+        assert here is None or all((m == o.mask.numpy()).all() for m, o in zip(masks, here.objects, strict=True))
+        assert (label, size) == (picture.label, picture.bytes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mosaic_is_four_photos_each_in_its_cell(seed):
+    photos = pictures("demo")
+    four = four_classes(by_class(photos), seed)
+    assert four == four_classes(by_class(photos), seed)
+    mosaic = compose_mosaic(four, 64)
+    assert torch.equal(mosaic.image, pictures("mosaics")[seed].read(64, "square"))
+    named = {photo.label or photo.id: photo for photo in photos}
+    assert len({thing.label for thing in mosaic.objects}) == 4
+    assert torch.equal(sum(thing.mask.int() for thing in mosaic.objects), torch.ones(64, 64, dtype=torch.int32))
+    for thing, (y, x) in zip(mosaic.objects, ((0, 0), (0, 32), (32, 0), (32, 32)), strict=True):
+        assert torch.equal(mosaic.image[:, y : y + 32, x : x + 32], named[thing.label].read(32, "square"))
+        assert thing.mask[y, x]
+        assert thing.mask[y + 31, x + 31]
+        assert thing.mask.sum() == 32 * 32
+
+
+def test_the_mosaics_of_the_records_are_still_sampled():
+    labels = [[thing.label for thing in mosaic.scene(8).objects] for mosaic in pictures("mosaics")[:2]]
+    assert labels == [
+        ["tripod", "Egyptian cat", "astronaut", "military uniform"],
+        ["rocket", "military uniform", "astronaut", "espresso"],
+    ]
+
+
+def test_a_mosaic_of_too_little_is_one_sentence():
+    photos = pictures("demo")
+    with pytest.raises(ValueError, match=r"A mosaic needs pictures of 4 classes; there are 3 classes\."):
+        four_classes(by_class(photos[:3]), 0)
+    with pytest.raises(ValueError, match="needs 4 pictures and an even size; there are 4 pictures, size 65"):
+        compose_mosaic(photos[:4], 65)
+    with pytest.raises(ValueError, match="there are 7 pictures, size 64"):
+        compose_mosaic(photos, 64)
+
+
+def test_mosaics_of_a_folder_with_few_classes_are_refused_at_once(tmp_path):
+    for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg"):
+        jpeg(tmp_path / name)
+    with pytest.raises(ValueError, match="there are 2 classes"):
+        pictures(f"mosaics:{tmp_path}")
+
+
+def test_labels_are_read_from_names_and_folders(tmp_path):
+    for name in ("n01440764_great_white_shark.jpg", "mine.jpg", "zebra/1.jpg", "zebra/n02391049_zebra.jpg"):
+        jpeg(tmp_path / name)
+    found = {picture.id: picture.label for picture in pictures(str(tmp_path))}
+    assert found == {
+        "mine.jpg": None,
+        "n01440764_great_white_shark.jpg": "great white shark",
+        "zebra/1.jpg": "zebra",
+        "zebra/n02391049_zebra.jpg": "zebra",
+    }
+    for name in ("a", "b", "c"):
+        jpeg(tmp_path / name / "1.jpg")
+    (mosaic, *_) = pictures(f"mosaics:{tmp_path}")
+    assert {thing.label for thing in mosaic.scene(32).objects} < {
+        "a",
+        "b",
+        "c",
+        "zebra",
+        "great white shark",
+        "mine.jpg",
+    }
+
+
+def test_a_folder_is_read_with_what_lies_below(tmp_path):
+    jpeg(tmp_path / "b.jpg")
+    jpeg(tmp_path / "more" / "a.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    found = pictures(str(tmp_path))
+    assert [picture.id for picture in found] == ["b.jpg", "more/a.png"]
+    assert found[0].read(32, "square").shape == (3, 32, 32)
+    assert found[0].bytes == (tmp_path / "b.jpg").stat().st_size
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_ilsvrc2012_validation_folder_is_read_as_it_is(tmp_path, nested):
+    for i in (3, 1, 2):
+        name = f"ILSVRC2012_val_{i:08}.JPEG"
+        jpeg(tmp_path / (f"n0000000{4 - i}" if nested else ".") / name)
+    found = pictures(f"ilsvrc2012:{tmp_path}")
+    assert [picture.id[-6:] for picture in found] == ["1.JPEG", "2.JPEG", "3.JPEG"]
+    assert [picture.label for picture in found] == (["n00000003", "n00000002", "n00000001"] if nested else [None] * 3)
+    assert found[0].read(32, "center-crop").shape == (3, 32, 32)
+
+
+def devkit(root, annotation=ANNOTATION):
+    """A test set of two photos, of which the first is annotated and white where its objects are."""
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "ImageSets" / "Main" / "test.txt").write_text("000001\n000004\n")
+    for name in ("000002", "000004"):
+        jpeg(root / "JPEGImages" / f"{name}.jpg")
+    photo = Image.new("RGB", (40, 20))
+    for left, top, right, bottom in (*BOXES["dog"], *BOXES["person"]):
+        photo.paste("white", (left, top, right, bottom))
+    photo.save(root / "JPEGImages" / "000001.jpg", format="PNG")  # without loss
+    if annotation is not None:
+        (root / "Annotations").mkdir()
+        (root / "Annotations" / "000001.xml").write_text(annotation)
+
+
+@pytest.mark.parametrize("below", ["", "VOC2007", "VOCdevkit/VOC2007"])
+def test_a_vocdevkit_is_read_as_it_is(tmp_path, below):
+    devkit(tmp_path / below)
+    available = pictures(f"voc2007:{tmp_path}")
+    assert [picture.id for picture in available] == ["000001.jpg", "000004.jpg"]
+    assert [picture.has_truth for picture in available] == [True, False]
+    assert available[1].read(32, "square").shape == (3, 32, 32)
+    assert available[1].scene(32, "square") is None
+    assert available[0].bytes == (tmp_path / below / "JPEGImages" / "000001.jpg").stat().st_size
+
+
+def test_voc2007_without_annotations_has_no_ground_truth(tmp_path):
+    devkit(tmp_path, annotation=None)
+    picture = pictures(f"voc2007:{tmp_path}")[0]
+    assert not picture.has_truth
+    assert picture.scene(20, "square") is None
+    assert picture.read(20, "center-crop").max() == 1
+
+
+# By hand, at 10×10 pixels: rows and columns of each object. "square" squeezes 4×2 pixels of the photo into one, whose
+# centres are at x = 2, 6, 10, ... and y = 1, 3, 5, ...; "center-crop" squeezes 2×2 pixels of the part from x = 10 to 30
+# into one, whose centres are at x = 11, 13, 15, ...
+AT_10_PIXELS = {
+    "square": [("dog", (1, 5), (1, 4)), ("person", (0, 10), (8, 10)), ("dog", (6, 10), (5, 7))],
+    "center-crop": [("dog", (1, 5), (0, 3)), ("dog", (6, 10), (5, 9))],
+}
+
+
+@pytest.mark.parametrize("fit", AT_10_PIXELS)
+def test_vocs_boxes_are_where_the_objects_are(tmp_path, fit):
+    devkit(tmp_path)
+    picture = pictures(f"voc2007:{tmp_path}")[0]
+    scene = picture.scene(10, fit)
+    assert torch.equal(scene.image, picture.read(10, fit))
+    assert [thing.label for thing in scene.objects] == [label for label, _, _ in AT_10_PIXELS[fit]]
+    for thing, (_, rows, columns) in zip(scene.objects, AT_10_PIXELS[fit], strict=True):
+        expected = torch.zeros(10, 10, dtype=torch.bool)
+        expected[slice(*rows), slice(*columns)] = True
+        assert torch.equal(thing.mask, expected)
+    assert scene.truth("person").any() == (fit == "square")
+
+
+def test_vocs_boxes_are_cropped_exactly_as_the_pixels_are(tmp_path):
+    devkit(tmp_path)
+    scene = pictures(f"voc2007:{tmp_path}")[0].scene(20, "center-crop")  # 20×20 pixels, none of them resampled
+    assert torch.equal(scene.image[0] == 1, scene.truth("dog"))
+    assert scene.image[0].unique().tolist() == [0, 1]
+
+
+def test_boxes_hold_for_the_upright_photo(tmp_path):
+    devkit(tmp_path)
+    photo = tmp_path / "JPEGImages" / "000001.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to view
+    Image.open(photo).transpose(Image.Transpose.ROTATE_90).save(photo, format="PNG", exif=exif)
+    scene = boxed_scene(photo, tmp_path / "Annotations" / "000001.xml", 20, "center-crop")
+    assert torch.equal(scene.image[0] == 1, scene.truth("dog"))
+    assert len(scene.objects) == 2
+
+
+@pytest.mark.parametrize(
+    ("found", "instead", "reason"),
+    [
+        ("</annotation>", "", "no element found"),
+        (ANNOTATION, "no annotation", "syntax error"),
+        ("<annotation>", "<?xml version='1.0' encoding='none'?><annotation>", "unknown encoding"),
+        ("<name>dog</name>", "", r"It has an object '' at x 5 to 16, y 3 to 10\."),
+        ("<xmin>5</xmin>", "", r"bndbox/xmin is None, which is no number\."),
+        ("<xmin>5</xmin>", "<xmin>left</xmin>", "bndbox/xmin is 'left', which is no number"),
+        ("<xmin>5</xmin>", "<xmin>17</xmin>", "It has an object 'dog' at x 17 to 16"),
+        ("<xmin>5</xmin>", "<xmin>nan</xmin>", "It has an object 'dog' at x nan to 16"),
+        ("<width>40</width>", "", "size/width is None"),
+        ("<width>40</width>", "<width>39</width>", "It is of 39×20 pixels, but the photo has 40×20"),
+    ],
+)
+def test_a_broken_annotation_is_one_sentence_that_names_it(tmp_path, found, instead, reason):
+    assert found in ANNOTATION
+    devkit(tmp_path, ANNOTATION.replace(found, instead, 1))
+    picture = pictures(f"voc2007:{tmp_path}")[0]
+    with pytest.raises(ValueError, match=rf"The annotation .*000001\.xml cannot be used: {reason}") as error:
+        picture.scene(20, "square")
+    assert "\n" not in str(error.value)
+    assert picture.read(20, "square").shape == (3, 20, 20)
+
+
+def test_an_annotation_that_was_removed_is_one_sentence(tmp_path):
+    devkit(tmp_path)
+    picture = pictures(f"voc2007:{tmp_path}")[0]
+    (tmp_path / "Annotations" / "000001.xml").unlink()
+    with pytest.raises(ValueError, match=r"The annotation .*000001\.xml cannot be used: .*No such file"):
+        picture.scene(20, "square")
+
+
+def test_an_annotation_without_objects_is_a_scene_without_objects(tmp_path):
+    start, end = ANNOTATION.index("<object>"), ANNOTATION.index("</annotation>")
+    devkit(tmp_path, ANNOTATION[:start] + ANNOTATION[end:])
+    scene = pictures(f"voc2007:{tmp_path}")[0].scene(20, "square")
+    assert scene.objects == ()
+    assert scene.truth("dog").shape == (20, 20)
+    assert not scene.truth("dog").any()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "no folder nowhere; images are demo, scenes, shapes, mosaics or a folder"),
+        ("voc2007:", "no folder given"),
+        ("EMPTY", "holds no picture"),
+        ("ilsvrc2012:EMPTY", "holds no ILSVRC2012_val_"),
+        ("voc2007:EMPTY", "holds no VOC2007/ImageSets/Main/test.txt"),
+    ],
+)
+def test_a_set_that_is_missing_is_one_sentence(tmp_path, name, message):
+    with pytest.raises(OSError, match=message):
+        pictures(name.replace("EMPTY", str(tmp_path)))
+
+
+def test_a_sample_is_the_same_for_the_same_seed_and_in_order():
+    available = [Picture("any", f"{i:03}", None) for i in range(100)]
+    one, again, other = (sample(available, 10, seed) for seed in (5, 5, 6))
+    assert one == again != other
+    assert [p.id for p in one] == sorted({p.id for p in one})
+    assert sample(available, None, 0) == sample(available, 500, 0) == available
+    with pytest.raises(ValueError, match=r"limit is 2\.5"):
+        sample(available, 2.5, 0)
+
+
+def test_the_committed_lists_are_what_seed_0_draws():
+    names = [Picture("any", f"ILSVRC2012_val_{i:08}.JPEG", None) for i in range(1, 50001)]
+    drawn = [picture.id for picture in sample(names, 2000, 0)]
+    assert (LISTS / "ilsvrc2012_val_2000.txt").read_text().split() == drawn
+    positions = [Picture("any", str(i), None) for i in range(4952)]
+    drawn = [picture.id for picture in sample(positions, 2000, 0)]
+    assert (LISTS / "voc2007_test_2000_positions.txt").read_text().split() == drawn
+
+
+@pytest.fixture
+def listing(tmp_path):
+    """A folder of three pictures, and what `listed` makes of the lines of a list."""
+    for i, name in enumerate(("a.png", "more/b.png", "more/c c.png")):
+        jpeg(tmp_path / "pictures" / name, colour=(i, 120, 30))
+    available = pictures(str(tmp_path / "pictures"))
+
+    def chosen(*lines):
+        (tmp_path / "chosen.txt").write_text("\n".join(lines), encoding="utf-8")
+        return [picture.id for picture in listed(available, tmp_path / "chosen.txt")]
+
+    chosen.sha256 = {
+        picture.id: hashlib.sha256((tmp_path / "pictures" / picture.id).read_bytes()).hexdigest()
+        for picture in available
+    }
+    chosen.folder = tmp_path / "pictures"
+    return chosen
+
+
+def test_a_list_names_pictures_in_its_order(listing):
+    assert listing("more/b.png", "a.png") == ["more/b.png", "a.png"]
+    assert listing("c c.png", "", "  b.png  ", "") == ["more/c c.png", "more/b.png"], "the file's name is enough"
+
+
+@pytest.mark.parametrize("mark", [" ", "*"], ids=["text", "binary"])
+def test_a_list_of_sha256sum_is_checked(listing, mark):
+    lines = [f"{digest} {mark}{name}" for name, digest in listing.sha256.items()]
+    assert listing(*lines) == list(listing.sha256)
+    assert listing(f"{listing.sha256['more/b.png']} {mark}b.png", "a.png") == ["more/b.png", "a.png"]
+    jpeg(listing.folder / "more" / "b.png", colour=(77, 120, 30))
+    with pytest.raises(ValueError, match=r"^more/b\.png is not the picture that the list .*chosen\.txt names: its SHA"):
+        listing(*lines)
+    assert listing("more/b.png") == ["more/b.png"], "without a checksum any content will do"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a.png", "d.png"], r"d\.png, which the list .*chosen\.txt names, is not among the 3 pictures\."),
+        (["a.png", "less/b.png"], r"less/b\.png, which the list .* is not among"),
+        (["a.png", "b.png", "a.png"], r"The list .*chosen\.txt names 3 pictures; one or more are needed, each once\."),
+        (["b.png", "more/b.png"], "names 2 pictures; one or more are needed, each once"),
+        (["", " "], "names 0 pictures"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_one_sentence(listing, lines, message):
+    with pytest.raises(ValueError, match=message):
+        listing(*lines)
+
+
+def test_a_name_that_several_pictures_have_does_not_say_which(tmp_path):
+    for name in ("1.png", "a/1.png", "b/2.png", "c/2.png"):
+        jpeg(tmp_path / name)
+    available = pictures(str(tmp_path))
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_text("1.png\nb/2.png\n")
+    assert [picture.id for picture in listed(available, chosen)] == ["1.png", "b/2.png"]
+    chosen.write_text("2.png\n")
+    with pytest.raises(
+        ValueError, match=r"2\.png, which .* names, can be b/2\.png or c/2\.png: the list must say which"
+    ):
+        listed(available, chosen)
+
+
+def test_pictures_without_a_file_can_be_listed_but_not_checked(tmp_path):
+    available, chosen = pictures("demo"), tmp_path / "chosen.txt"
+    chosen.write_text("chelsea\ncoffee\n")
+    assert [picture.id for picture in listed(available, chosen)] == ["chelsea", "coffee"]
+    chosen.write_text("0" * 64 + "  chelsea\n")
+    with pytest.raises(ValueError, match="chelsea is not the picture"):
+        listed(available, chosen)
+
+
+def test_a_missing_list_is_one_sentence(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"There is no list .*nowhere\.txt\.$"):
+        listed(pictures("demo"), tmp_path / "nowhere.txt")
+    with pytest.raises(FileNotFoundError, match="There is no list"):
+        listed(pictures("demo"), tmp_path)
