@@ -105,12 +105,13 @@ def selection(evidence: Evidence, steps: UnionSteps) -> Figure:
 
 
 @styled()
-def channel_weights(gradient: Tensor, weights: dict[str, tuple[str, Tensor]]) -> Figure:
+def channel_weights(gradient: Tensor, weights: dict[str, tuple[str, Tensor]], title: str) -> Figure:
     """Plot each channel's weight by several methods, as a share of the method's largest, against its mean gradient.
 
     Args:
         gradient: (K,), in logits per unit of activation.
         weights: label -> (method, weights (K,)). The dots of a method that comes a second time are rings.
+        title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4))
     for i, (label, (method, weight)) in enumerate(weights.items()):
@@ -121,17 +122,19 @@ def channel_weights(gradient: Tensor, weights: dict[str, tuple[str, Tensor]]) ->
     axes.axhline(0, color=COLOURS["neutral"], linewidth=0.8)
     axes.axvline(0, color=COLOURS["neutral"], linewidth=0.8)
     axes.set(xlabel="mean gradient of the channel, thousandths of a logit per unit", ylabel="weight (largest = 1)")
+    axes.set_title(title)
     axes.legend(loc="lower right")
     return figure
 
 
 @styled()
-def weight_shares(weights: dict[str, tuple[str, Tensor]]) -> Figure:
+def weight_shares(weights: dict[str, tuple[str, Tensor]], title: str) -> Figure:
     """Plot how much of all weight the heaviest channels carry, in percent.
 
     Args:
         weights: label -> (name of a colour, weights (K,), none of them negative). The line of a colour that comes a
             second time is dashed.
+        title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4))
     for i, (label, (name, weight)) in enumerate(weights.items()):
@@ -141,7 +144,7 @@ def weight_shares(weights: dict[str, tuple[str, Tensor]]) -> Figure:
         axes.plot(channels, share, "--" if again else "-", color=COLOURS[name], label=label, linewidth=2)
     axes.plot([0, 100], [0, 100], ":", color=COLOURS["neutral"], label="all channels alike")
     axes.set(xlabel="heaviest channels, % of those not constant", ylabel="share of all weight, %")
-    axes.set(xlim=(0, 100), ylim=(0, 101))
+    axes.set(xlim=(0, 100), ylim=(0, 101), title=title)
     axes.legend(loc="lower right")
     return figure
 
