@@ -167,7 +167,7 @@ def ranks(
         axes.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=11)
     note = f"squares: published; hollow: not clearly different from UnionCAM (Holm-corrected p ≥ {tables.LEVEL:g});"
-    note += f"{' ' if columns > 3 else chr(10)}the order of equal numbers means nothing"
+    note += ("\n" if columns < 4 else " ") + "the order of equal numbers means nothing"
     figure.supxlabel(note, fontsize=9)
     return figure
 

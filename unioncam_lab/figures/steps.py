@@ -157,10 +157,11 @@ def fusion_rule() -> Figure:
     """
     axis = torch.linspace(0, 1, 201)
     second, first = torch.meshgrid(axis, axis, indexing="ij")
+    axis = axis.numpy()
     panels = {
-        "the larger value": torch.maximum(first, second),
-        "Fusion-CAM": fuse(first, second)[1],
-        "the mean": (first + second) / 2,
+        "the larger value": torch.maximum(first, second).numpy(),
+        "Fusion-CAM": fuse(first, second)[1].numpy(),
+        "the mean": ((first + second) / 2).numpy(),
     }
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.6), width_ratios=[1, 1, 1, 1.25])
     for one, (title, values) in zip(axes, panels.items(), strict=False):

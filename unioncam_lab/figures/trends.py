@@ -209,13 +209,13 @@ def growth(measured: dict[str, tuple[str, list[tuple[float, float]]]]) -> Figure
     Args:
         measured: title of the panel -> (label of the axis, points (x, seconds)).
     """
-    figure, panels = plt.subplots(1, len(measured), figsize=(3.8 * len(measured), 3.2), sharey=True)
-    for axes, (title, (label, points)) in zip(panels, measured.items(), strict=True):
+    figure, panels = plt.subplots(1, len(measured), figsize=(3.8 * len(measured), 3.2), sharey=True, squeeze=False)
+    for axes, (title, (label, points)) in zip(panels[0], measured.items(), strict=True):
         x, seconds = zip(*points, strict=True)
         axes.plot(x, seconds, "o-", color=COLOURS["united"])
         axes.set(title=title, xlabel=label, xticks=x)
         axes.set_xlim(0, 1.05 * max(x))
-    panels[0].set(ylabel="seconds", ylim=(0, 1.1 * max(s for _, points in measured.values() for _, s in points)))
+    panels[0, 0].set(ylabel="seconds", ylim=(0, 1.1 * max(s for _, points in measured.values() for _, s in points)))
     return figure
 
 
