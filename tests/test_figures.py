@@ -1,37 +1,120 @@
-"""Plots: what is drawn, what is saved, and that it can be read without seeing it."""
+"""Plots: what is drawn, what is saved, that it can be read without seeing it, and that nothing is left behind."""
 
 import base64
 import io
+import json
+import os
+import re
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
 
-import matplotlib
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.patches import ConnectionPatch
 from PIL import Image
-from tiny import TinyCNN
+from tiny import TinyCNN, explain
 
-from unioncam_core import capture, union_cam
-from unioncam_lab import figures, tables
+from fusioncam import fusion_cam
+from unioncam_core import union_cam
+from unioncam_lab import figures, report, tables
+from unioncam_lab.figures import maps, style
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
 def explained(images):
-    (evidence,) = capture(TinyCNN(2), images[:1], target_layer="relu2")
+    (evidence,) = explain(TinyCNN(2), images[:1])
     return evidence, union_cam(evidence)
 
 
 @pytest.fixture(autouse=True)
-def _closed():
-    yield
-    plt.close("all")
+def _settings():
+    """Each test draws under other settings than the project's: they remain, and no figure has them."""
+    with mpl.rc_context({"figure.dpi": 50}):
+        before = dict(mpl.rcParams), str(pd.options.d)
+        yield
+        assert {plt.figure(number).dpi for number in plt.get_fignums()} <= {100}
+        plt.close("all")
+        assert (dict(mpl.rcParams), str(pd.options.d)) == before
+
+
+def assert_readable(figure):
+    """No text is cut off at the edge of the figure, and no two texts overlap."""
+    with figures.styled():
+        figure.draw_without_rendering()
+    texts = [*figure.texts, figure._suptitle, figure._supxlabel]
+    texts += [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in figure.axes:
+        texts += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    boxes = {text.get_text(): text.get_window_extent() for text in set(texts) - {None} if text.get_text()}
+    for text, box in boxes.items():
+        inside = figure.bbox.padded(1)
+        assert inside.contains(box.x0, box.y0), f"{text} is cut off"
+        assert inside.contains(box.x1, box.y1), f"{text} is cut off"
+    for (one, first), (other, second) in combinations(boxes.items(), 2):
+        assert not first.padded(-1).overlaps(second.padded(-1)), f"{one} lies on {other}"
+
+
+def arrays(figure):
+    """The array of the first image in each of a figure's axes that has one."""
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+
+
+def frame(axes):
+    """The colour of the frame that `draw` gave to axes, and whether it is thick."""
+    spine = axes.spines["left"]
+    return mpl.colors.to_hex(spine.get_edgecolor()).upper(), spine.get_linewidth() > 1
+
+
+# The package
+
+
+def test_importing_and_drawing_change_no_setting(tmp_path):
+    code = """
+import matplotlib as mpl, pandas as pd
+def state():
+    return dict(mpl.rcParams), str(pd.options.d), mpl.colors.to_rgb("b")
+before = state()
+from unioncam_lab import figures
+assert state() == before, "imported"
+import numpy, seaborn
+theme = seaborn.axes_style(), seaborn.plotting_context(), seaborn.color_palette()
+figures.show(figures.row({"noise": numpy.zeros((4, 4, 3))}), "noise", alt="nothing")
+assert state() == before, "drawn"
+assert (seaborn.axes_style(), seaborn.plotting_context(), seaborn.color_palette()) == theme
+"""
+    environment = os.environ | {"UNIONCAM_FIGURES": str(tmp_path), "MPLBACKEND": "agg"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_face_has_what_notebooks_and_the_report_use_and_no_more():
+    text = Path(report.__file__).read_text(encoding="utf-8")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        text += "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert set(re.findall(r"\bfigures\.(\w+)", text)) == set(figures.__all__)
+
+
+def test_everything_on_the_face_is_tested_here():
+    tested = set(re.findall(r"\bfigures\.(\w+)", Path(__file__).read_text(encoding="utf-8")))
+    assert set(figures.__all__) - tested == set()
+
+
+# style
 
 
 def test_show_saves_displays_and_closes(tmp_path, monkeypatch, images):
     monkeypatch.setenv("UNIONCAM_FIGURES", str(tmp_path / "new"))
     shown = []
-    monkeypatch.setattr(figures, "display", shown.append)
+    monkeypatch.setattr(style, "display", shown.append)
     figures.show(figures.row({"one": images[0]}), "name", alt="What is to be seen")
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"name.png", "name.svg"}
     assert Image.open(tmp_path / "new" / "name.png").text["Description"] == "What is to be seen"
@@ -50,6 +133,36 @@ def test_the_same_figure_is_the_same_file(tmp_path, monkeypatch, images):
         assert (tmp_path / f"first/name.{suffix}").read_bytes() == (tmp_path / f"second/name.{suffix}").read_bytes()
 
 
+def test_the_style_is_that_of_a_block_or_of_a_function():
+    outside = mpl.rcParams["axes.titlesize"]
+    with figures.styled():
+        assert mpl.rcParams["axes.titlesize"] == 11
+        cycle = mpl.rcParams["axes.prop_cycle"].by_key()["color"]
+        assert cycle == list(dict.fromkeys(figures.COLOURS.values())), "each colour once"
+    assert mpl.rcParams["axes.titlesize"] == outside != 11
+    with pytest.raises(KeyError), figures.styled():
+        raise KeyError
+    assert mpl.rcParams["axes.titlesize"] == outside, "an error leaves nothing behind either"
+
+
+def test_a_figure_is_saved_in_the_style_in_which_it_was_made(tmp_path, monkeypatch, images):
+    """Ticks are made when a figure is drawn: those of seaborn's style are 6 points long, Matplotlib's own 3.5."""
+    monkeypatch.setenv("UNIONCAM_FIGURES", str(tmp_path))
+    figure = figures.growth({"one": ("x", [(1, 2), (2, 4)])})
+    figures.show(figure, "name", alt="")
+    assert {tick.tick1line.get_markersize() for tick in figure.axes[0].xaxis.get_major_ticks()} == {6}
+
+
+def test_a_methods_options_do_not_change_its_colour():
+    assert style.method_colour("union_cam:theta=50") == figures.COLOURS["union_cam"]
+    assert style.method_colour("LayerCAM") == figures.COLOURS["neutral"]
+    methods = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam", "fusion_cam", "fake_cam")
+    assert len({figures.COLOURS[method] for method in methods}) == len(methods)
+
+
+# maps
+
+
 def test_overlay_is_grey_and_dim_where_nothing_is_salient_and_coloured_where_something_is(images):
     cam = torch.zeros(12, 12)
     cam[6:] = 1
@@ -62,6 +175,94 @@ def test_overlay_is_grey_and_dim_where_nothing_is_salient_and_coloured_where_som
 
 def titles(figure):
     return [axes.get_title() for axes in figure.axes]
+
+
+def test_a_picture_is_drawn_with_a_frame_a_title_and_no_ticks(images):
+    with figures.styled():
+        _, (image, cam) = plt.subplots(1, 2)
+    figures.draw(image, images[0])
+    drawn = figures.draw(cam, torch.eye(2), "a map", figures.COLOURS["united"], cmap=figures.SALIENCY, vmax=2)
+    np.testing.assert_array_equal(image.images[0].get_array(), images[0].float().permute(1, 2, 0))
+    assert drawn.get_array().tolist() == [[1, 0], [0, 1]]
+    assert (drawn.get_cmap().name, drawn.get_clim()) == ("inferno", (0, 2))
+    assert [frame(axes) for axes in (image, cam)] == [("#000000", False), (figures.COLOURS["united"], True)]
+    assert (cam.get_title(), mpl.colors.to_hex(cam.title.get_color()).upper()) == ("a map", figures.COLOURS["united"])
+    assert len(image.get_xticks()) == len(image.get_yticks()) == 0
+
+
+def test_pixels_are_clamped(images):
+    np.testing.assert_allclose(maps.pixels(2 * images[0]), (2 * images[0]).clamp(max=1).permute(1, 2, 0), atol=1e-6)
+
+
+def test_a_row_is_as_wide_as_its_pictures(images):
+    figure = figures.row({"one": images[0], "two\nlines": torch.ones(4, 4), "three": images[1]}, width=2, vmin=0)
+    assert titles(figure) == ["one", "two\nlines", "three"]
+    assert figure.get_size_inches().tolist() == [6, 2 + 2 * 0.22]
+    np.testing.assert_array_equal(arrays(figure)[2], images[1].float().permute(1, 2, 0))
+    assert_readable(figure)
+
+
+def test_an_explanation_has_the_map_over_its_image_and_a_scale(explained):
+    evidence, steps = explained
+    figure = figures.explanation(evidence.image, steps.cam, "photo", "map")
+    assert titles(figure)[:2] == ["photo", "map"]
+    drawn = arrays(figure)
+    np.testing.assert_array_equal(drawn[0], maps.pixels(evidence.image))
+    np.testing.assert_array_equal(drawn[1], figures.overlay(evidence.image, steps.cam))
+    scale = figure.axes[2]
+    assert (scale.get_ylabel(), scale.get_ylim(), scale.get_yticks().tolist()) == ("saliency", (0, 1), [0, 0.5, 1])
+
+
+def test_a_comparison_has_its_methods_colours_captions_and_outlines(explained):
+    evidence, steps = explained
+    cams = {"grad_cam": steps.denoised, "union_cam:theta=50": steps.cam}
+    mask = torch.zeros(12, 12)
+    mask[2:6, 3:9] = 1
+    captions = {name: {method: f"{name} {k}" for k, method in enumerate(cams)} for name in "ab"}
+    figure = figures.comparison(dict.fromkeys("ab", (evidence, cams)), list("vwxyz"), captions, {"a": [mask], "b": []})
+    answer = f"{'vwxyz'[evidence.target]}: {evidence.probability:.2f}"
+    assert titles(figure) == [answer, "Grad-CAM", "UnionCAM (θ = 50)", answer, "", ""], "methods are named once"
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "a 0", "a 1", "", "b 0", "b 1"]
+    colours = [("#000000", False), (figures.COLOURS["grad_cam"], True), (figures.COLOURS["union_cam"], True)]
+    assert [frame(axes) for axes in figure.axes] == 2 * colours
+    np.testing.assert_array_equal(arrays(figure)[5], figures.overlay(evidence.image, steps.cam))
+    for axes in figure.axes[:3]:
+        black, white = axes.collections
+        (outline,) = white.get_paths()
+        assert outline.get_extents().extents.tolist() == [2.5, 1.5, 8.5, 5.5], "half a pixel outside of the mask"
+        assert black.get_linewidth()[0] > white.get_linewidth()[0]
+    assert all(len(axes.collections) == 0 for axes in figure.axes[3:])
+
+
+def test_a_filmstrip_names_its_rows_at_the_left(images):
+    strips = {"first": [("a", images[0]), ("b", images[1])], "second": [("c", images[2]), ("d", images[0])]}
+    figure = figures.filmstrip(strips, width=2)
+    assert titles(figure) == ["a", "b", "c", "d"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["first", "", "second", ""]
+    np.testing.assert_array_equal(arrays(figure)[2], images[2].float().permute(1, 2, 0))
+    assert figure.get_size_inches().tolist() == [4.3, 4.6]
+    assert_readable(figure)
+
+
+def test_gallery_frames_the_selected_map(explained):
+    steps = explained[1]
+    figure = figures.gallery({"photo": explained}, list("abcde"))
+    frames = {axes.get_title().split(",")[0]: axes.spines["left"].get_linewidth() for axes in figure.axes[1:]}
+    label = {"united": "$L_{De-Region}$", "region": "$L_{Region}$"}[steps.selected]
+    assert max(frames, key=frames.get) == label
+    assert sorted(frames.values())[1] < frames[label]
+
+
+def test_a_strip_has_the_selected_map_below_each_photo(explained):
+    evidence, steps = explained
+    figure = figures.strip({"one": explained, "two": explained}, list("abcde"))
+    answer = f"{'abcde'[evidence.target]}: {evidence.probability:.2f}"
+    assert titles(figure) == [answer, answer, "", ""]
+    for image in arrays(figure)[2:]:
+        np.testing.assert_array_equal(image, figures.overlay(evidence.image, steps.cam))
+
+
+# steps
 
 
 def test_architecture_shows_the_live_numbers(explained):
@@ -80,17 +281,103 @@ def test_selection_marks_the_selected_map(explained):
     assert f"the {steps.selected} map" in " ".join(titles(figure))
     bars = next(axes for axes in figure.axes if axes.containers)
     assert [bar.get_height() for bar in bars.containers[0]] == [steps.beta_united, steps.beta_region]
+    masked = arrays(figure)[1]
+    np.testing.assert_allclose(masked, maps.pixels(evidence.image * steps.united), atol=1e-6)
 
 
-def test_gallery_frames_the_selected_map(explained):
-    evidence, steps = explained
-    figure = figures.gallery({"photo": explained}, list("abcde"))
-    frames = {axes.get_title().split(",")[0]: axes.spines["left"].get_linewidth() for axes in figure.axes[1:]}
-    label = {"united": "$L_{De-Region}$", "region": "$L_{Region}$"}[steps.selected]
-    assert max(frames, key=frames.get) == label
-    assert sorted(frames.values())[1] < frames[label]
-    strip = figures.strip({"photo": explained}, list("abcde"))
-    assert titles(strip)[0] == f"{'abcde'[evidence.target]}: {evidence.probability:.2f}"
+def test_channel_weights_are_shares_of_the_largest_and_rings_the_second_time():
+    gradient = torch.tensor([-0.002, 0.001, 0.004])
+    weights = {
+        "Grad-CAM": ("grad_cam", gradient),
+        "as published": ("grad_cam_plus_plus", torch.tensor([0.0, 1.0, 2.0])),
+        "another way": ("grad_cam_plus_plus", torch.tensor([0.0, 5.0, 5.0])),
+    }
+    figure = figures.channel_weights(gradient, weights, "what is found")
+    (axes,) = figure.axes
+    assert axes.get_title() == "what is found"
+    first, second, third = axes.collections
+    np.testing.assert_allclose(first.get_offsets(), [[-2, -0.5], [1, 0.25], [4, 1]], rtol=1e-6)
+    np.testing.assert_allclose(second.get_offsets(), [[-2, 0], [1, 0.5], [4, 1]], rtol=1e-6)
+    np.testing.assert_allclose(third.get_offsets()[:, 1], [0, 1, 1])
+    assert [len(dots.get_facecolor()) for dots in axes.collections] == [1, 1, 0], "rings have no inside"
+    edges = [mpl.colors.to_hex(dots.get_edgecolor()[0]).upper() for dots in axes.collections]
+    assert edges == [figures.COLOURS[name] for name in ("grad_cam", "grad_cam_plus_plus", "grad_cam_plus_plus")]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(weights)
+
+
+def test_weight_shares_add_up_from_the_heaviest_channel():
+    weights = {"one": ("region", torch.tensor([1.0, 0.0, 3.0, 0.0])), "two": ("region", torch.ones(2))}
+    (axes,) = figures.weight_shares(weights, "what is found").axes
+    assert axes.get_title() == "what is found"
+    heavy, even, diagonal = axes.lines
+    assert (list(heavy.get_xdata()), list(heavy.get_ydata())) == ([0, 25, 50, 75, 100], [0, 75, 100, 100, 100])
+    assert (list(even.get_xdata()), list(even.get_ydata())) == ([0, 50, 100], [0, 50, 100])
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--", ":"]
+    assert {line.get_color() for line in (heavy, even)} == {figures.COLOURS["region"]}
+    assert diagonal.get_label() == "all channels alike"
+
+
+def test_the_rule_of_fusion_lies_between_the_mean_and_the_larger_value():
+    figure = figures.fusion_rule()
+    larger, fused, mean = arrays(figure)[:3]
+    at = 200, 100  # L2 = 1, L1 = 1/2
+    assert [float(values[at]) for values in (larger, fused, mean)] == [1, 0.75 + 0.125, 0.75]
+    assert float(fused[100, 50]) == 0.375 + 0.75 * 0.25 / 2, "L2 = 1/2, L1 = 1/4: (1 - d) d / 2 is added"
+    assert ((mean - 1e-6 <= fused) & (fused <= larger + 1e-6)).all()
+    assert titles(figure)[:4] == ["the larger value", "Fusion-CAM", "the mean", "at most 1/8 is added, at 1/2"]
+    added = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[3].lines}
+    assert added["the larger value"][100] == 0.25
+    assert added["the mean"] == [0] * 201
+    assert max(added["Fusion-CAM"]) == added["Fusion-CAM"][100] == 0.125
+    np.testing.assert_allclose(added["Fusion-CAM"], (fused - mean)[200, ::-1], atol=1e-6)
+    assert_readable(figure)
+
+
+def test_the_steps_of_fusion_show_the_live_numbers(explained):
+    evidence = explained[0]
+    steps = fusion_cam(evidence)
+    figure = figures.fusion_steps(evidence, steps)
+    shown = dict(zip(titles(figure), figure.axes, strict=True))
+    for label, beta, share in (
+        ("$L_D$", steps.beta_denoising, steps.shares[0]),
+        ("$L_R$", steps.beta_region, steps.shares[1]),
+        ("$L_U$", steps.beta_united, steps.second_shares[0]),
+    ):
+        assert f"{label}, $\\beta$ = {beta:.2f},\nshare {share:.2f}" in shown
+    for name, share, cam in zip(("1", "2"), steps.second_shares, (steps.united, steps.region), strict=True):
+        title = f"$L_{name}$ = {share:.2f} $L_{'UR'[name == '2']}$"
+        np.testing.assert_allclose(shown[title].images[0].get_array(), share * cam, atol=1e-6)
+        assert shown[title].images[0].get_clim() == (0, 1)
+    np.testing.assert_allclose(shown["similarity $s$"].images[0].get_array(), steps.similarity, atol=1e-6)
+    np.testing.assert_array_equal(
+        shown["$L_{Fusion}$"].images[0].get_array(), figures.overlay(evidence.image, steps.cam)
+    )
+    arrows = [patch for patch in figure.artists if isinstance(patch, ConnectionPatch)]
+    assert (arrows[-1].axesA, arrows[-1].axesB) == (shown["similarity $s$"], shown["$L_{Fusion}$"])
+    assert_readable(figure)
+
+
+def test_two_choices_are_subtracted_on_one_scale(images):
+    explained = {}
+    for name, evidence in zip("ab", explain(TinyCNN(2), images[:2]), strict=True):
+        explained[name] = evidence, union_cam(evidence), fusion_cam(evidence)
+    figure = figures.two_choices(explained, list("vwxyz"), {"a": (10.04, 12.0), "b": (0.0, 99.96)})
+    found, grid = titles(figure), np.array(figure.axes[:8]).reshape(4, 2)
+    for column, (evidence, union, fusion) in enumerate(explained.values()):
+        assert found[column] == f"{'vwxyz'[evidence.target]}: {evidence.probability:.2f}"
+        drops = [("10.0", "12.0"), ("0.0", "100.0")][column]
+        assert found[2 + column] == f"the {union.selected} map\ndrop {drops[0]} %"
+        assert found[4 + column] == f"{fusion.second_shares[0]:.2f} of the union\ndrop {drops[1]} %"
+        difference = grid[3, column].images[0]
+        np.testing.assert_allclose(difference.get_array(), fusion.cam - union.cam, atol=1e-6)
+        bound = max(float((f.cam - u.cam).abs().max()) for _, u, f in explained.values())
+        assert difference.get_clim() == (-bound, bound)
+        assert frame(grid[1, column]) == (figures.COLOURS[union.selected], True)
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["", "UnionCAM", "Fusion-CAM", "Fusion-CAM − UnionCAM"]
+    assert_readable(figure)
+
+
+# results
 
 
 def rows(differences):
@@ -137,6 +424,164 @@ def test_a_difference_is_filled_where_its_test_is_clear_whatever_its_interval():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["first", "second"]
 
 
+def test_means_say_which_method_is_first_only_where_it_is_clear():
+    found = rows([("fake_cam", 50.0, 49.0, 51.0), ("grad_cam", 30.0, 25.0, 35.0), ("union_cam", 20.0, 15.0, 25.0)])
+    both = pd.concat([found, found.assign(quantity="energy")]).assign(n=40)
+    firsts = pd.DataFrame(
+        {"best mean": ["UnionCAM", "Grad-CAM"], "not clearly worse": ["none", "UnionCAM"]},
+        index=[tables.QUANTITIES[quantity].heading for quantity in ("drop", "energy")],
+    )
+    figure = figures.means(both, "title", firsts)
+    assert titles(figure) == [
+        "Average drop\nUnionCAM is clearly first",
+        "Mass on the object\nno method is clearly first",
+    ]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["%, ← better, N = 40", "%, better →, N = 40"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Grad-CAM", "UnionCAM", "Fake-CAM"]
+    intervals = [list(line.get_xdata()) for line in figure.axes[1].lines if line.get_linewidth() == 3]
+    assert intervals == [[25, 35], [15, 25], [49, 51]], "controls are last"
+
+
+def test_a_scorecard_is_dark_where_good_and_bold_where_best():
+    columns = ["group", "label", "method", "mean", "better", "unit", "among the best", "n", "control"]
+    card = pd.DataFrame(
+        [
+            ("faithful", "gain", "grad_cam", -3.0, "higher", "%", False, 1500, False),
+            ("faithful", "gain", "union_cam", 20.0, "higher", "%", True, 1500, False),
+            ("faithful", "gain", "fake_cam", np.nan, "higher", "%", False, 0, True),
+            ("cheap", "seconds", "grad_cam", 0.1, "lower", "s", True, 30, False),
+            ("cheap", "seconds", "union_cam", 2.5, "lower", "s", False, 30, False),
+            ("cheap", "seconds", "fake_cam", 0.1, "lower", "s", False, 30, True),
+        ],
+        columns=columns,
+    )
+    (axes,) = figures.scorecard(card, "title").axes
+    texts = {text.get_text(): text.get_weight() for text in axes.texts}
+    assert {"\N{MINUS SIGN}3.0": "normal", "20.0": "bold", "2.5 s": "normal", "·": "normal"}.items() <= texts.items()
+    headings = {"gain, %\n↑ is better\nN = 1,500", "seconds, s\n↓ is better\nN = 30"}
+    assert headings | {"faithful", "cheap"} <= set(texts)
+    colours = [patch.get_facecolor()[:3] for patch in axes.patches]
+    assert sum(colours[0]) > sum(colours[1]), "the larger gain is darker"
+    assert sum(colours[3]) < sum(colours[4]), "the shorter time is darker"
+    assert colours[1][1] > colours[1][2], "green"
+    assert colours[3][2] > colours[3][1], "time is blue"
+    assert axes.patches[2].get_y() > axes.patches[1].get_y() + 1, "the control stands apart"
+
+
+def test_ranks_have_the_best_on_top_and_hollow_marks_where_nothing_is_clear():
+    found = {"drop": {"paper": {"grad_cam": 72.3, "union_cam": 43.15}, "ours": {"grad_cam": 20.04, "union_cam": 21.0}}}
+    (axes,) = figures.ranks(found, "title", {"drop": {"ours": {"grad_cam"}}}).axes
+    marks = {(line.get_xdata()[0], line.get_ydata()[0]): line for line in axes.lines if line.get_marker() in "os"}
+    assert {(x, y): line.get_marker() for (x, y), line in marks.items()} == {
+        (0, 2): "s",
+        (0, 1): "s",
+        (1, 1): "o",
+        (1, 2): "o",
+    }
+    assert marks[1, 1].get_markerfacecolor() == "white", "Grad-CAM"
+    assert marks[1, 2].get_markerfacecolor() == figures.COLOURS["union_cam"]
+    assert {"72.3", "43.15", "20.0", "21.0"} <= {text.get_text() for text in axes.texts}
+
+
+def test_the_notes_name_the_level_that_is_set(monkeypatch):
+    monkeypatch.setattr(tables, "LEVEL", 0.05)
+    found = rows([("grad_cam", 3.0, 1.0, 5.0)]).assign(clear=True)
+    legend = figures.differences({"drop": found}, "title").legends[0].get_texts()
+    assert [text.get_text() for text in legend] == ["clear: Holm-corrected p < 0.05", "not so"]
+    order = {"drop": {name: {"grad_cam": 72.3, "union_cam": 43.15} for name in ("the paper", "the library", "ours")}}
+    figure = figures.ranks(order, "title")
+    assert "p ≥ 0.05" in figure.get_supxlabel()
+    note = figure._supxlabel
+    with figures.styled():
+        figure.draw_without_rendering()
+    assert note.get_window_extent().width < figure.bbox.width, "the note of a narrow figure has two lines"
+
+
+def test_pictures_below_the_diagonal_are_counted():
+    records = pd.DataFrame(
+        {
+            "image": [*"abc", *"abc"],
+            "method": ["union_cam"] * 3 + ["score_cam"] * 3,
+            "masked_probability": [0.5, 0.6, 0.7, 0.5, 0.7, 0.6],
+        }
+    )
+    (axes,) = figures.against_diagonal({"pair": (records, "union_cam", "score_cam")}, "title").axes
+    assert [text.get_text() for text in axes.texts] == ["below: 1", "on or above: 2"]
+
+
+def test_a_scoreboard_has_means_dots_n_and_no_winner():
+    records = pd.DataFrame(
+        {"method": ["grad_cam", "union_cam"] * 2, "drop": [1.0, 2.0, 3.0, 4.0], "increase": [False, True, False, False]}
+    )
+    figure = figures.scoreboard(records)
+    assert titles(figure) == ["Average drop", "Average increase"]
+    drop, increase = figure.axes
+    assert [bar.get_width() for bar in drop.patches] == [2, 3]
+    assert [bar.get_width() for bar in increase.patches] == [0, 50]
+    (dots,) = drop.lines
+    assert (list(dots.get_xdata()), list(dots.get_ydata())) == ([1, 2, 3, 4], [0, 1, 0, 1])
+    assert len(increase.lines) == 0, "one photo's increase is 0 or 100"
+    faces = [mpl.colors.to_hex(bar.get_facecolor()).upper() for bar in drop.patches]
+    assert faces == [figures.COLOURS["grad_cam"], figures.COLOURS["union_cam"]]
+    assert figure.get_suptitle() == "Means of 2 photos; a dot is one photo"
+    assert figures.scoreboard(records[:2]).get_suptitle() == "Means of 1 photo; a dot is one photo"
+    assert_readable(figure)
+
+
+def test_masses_take_named_and_other_colours():
+    shares = pd.DataFrame({"colour": ["union_cam", "#80c8ad"], "right": [40, 26], "other": [5, 17]}, index=["a", "b"])
+    figure = figures.masses(shares, "title")
+    right, other, background = figure.axes[0].containers
+    faces = [mpl.colors.to_hex(bar.get_facecolor()).lower() for bar in right]
+    assert faces == [figures.COLOURS["union_cam"].lower(), "#80c8ad"]
+    assert [(bar.get_x(), bar.get_width()) for bar in other] == [(40, 5), (26, 17)]
+    assert [(bar.get_x(), bar.get_width()) for bar in background] == [(45, 55), (43, 57)]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["40 %", "26 %", "5 %", "17 %", "55 %", "57 %"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["right object", "other object", "background"]
+
+
+def test_a_spread_joins_the_dots_of_a_picture():
+    figure = figures.spread({"one": ("union_cam", [0.1, 0.9]), "two": ("grad_cam", [0.2, 0.8])}, "balance", "title")
+    joined = [list(line.get_xdata()) for line in figure.axes[0].lines[:2]]
+    assert joined == [[0.1, 0.2], [0.9, 0.8]]
+    lines = figure.axes[0].lines[2:]
+    assert [line.get_xdata().item() for line in lines if line.get_marker() == "D"] == [0.5, 0.5]
+    intervals = [list(line.get_xdata()) for line in lines if line.get_linewidth() == 3]
+    assert intervals == [list(tables.interval(np.array(values))) for values in ([0.1, 0.9], [0.2, 0.8])]
+    assert intervals[0][0] < 0.5 < intervals[0][1]
+
+
+def test_options_are_dots_below_the_published_diamonds():
+    rows = pd.DataFrame({"grad_cam": [30.0, 40.0], "union_cam": [20.0, 10.0]}, index=["default", "relu=False"])
+    figure = figures.options({"drop": rows}, {"drop": {"grad_cam": 72.3, "union_cam": 43.15}}, "title")
+    (axes,) = figure.axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["published (VGG16)", "default", "relu=False"]
+    dots = {line.get_color(): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"}
+    assert dots == {figures.COLOURS["grad_cam"]: [30, 40], figures.COLOURS["union_cam"]: [20, 10]}
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"] == [72.3, 43.15]
+
+
+def test_costs_are_bars_compared_with_each_library_by_name():
+    seconds = {"UnionCAM": 2.0, "Score-CAM": 2.0, "Score-CAM of pytorch-grad-cam": 30.0, "Score-CAM of torchcam": 46.0}
+    costs = pd.DataFrame({"method": seconds.keys(), "seconds": seconds.values(), "classifier": "a_network"})
+    figure = figures.cost(costs)
+    (axes,) = figure.axes
+    for part in ("15 times as long in pytorch-grad-cam", "23 times as long in torchcam", "a_network, one photo"):
+        assert part in figure.get_suptitle()
+    assert [bar.get_width() for bar in axes.patches] == [46, 30, 2, 2], "the slowest is at the bottom"
+    assert [bar.get_hatch() for bar in axes.patches] == ["//", "//", "", ""], "the libraries' are hatched"
+    assert {text.get_text() for text in axes.texts} == {"46 s", "30 s", "2 s"}
+    faces = {label.get_text(): mpl.colors.to_hex(bar.get_facecolor()).upper()
+             for label, bar in zip(axes.get_yticklabels(), axes.patches, strict=True)}  # fmt: skip
+    assert faces["UnionCAM"] == figures.COLOURS["united"]
+    assert faces["Score-CAM"] == faces["Score-CAM of torchcam"] == figures.COLOURS["score_cam"]
+    assert figures.cost(costs[:1]).get_suptitle() == "a_network, one photo", "there is nothing to compare"
+
+
+# trends
+
+
 def test_a_sweep_has_a_line_for_each_reading():
     found = rows([("", 3.0, 1.0, 5.0)] * 4).assign(reading=["channel", "channel", "map", "map"], theta=[0, 50, 0, 50])
     figure = figures.sweep(found, "title", {"drop": {0: 9.0}})
@@ -173,32 +618,7 @@ def test_the_title_of_curves_crowns_nobody_at_a_tie(areas, finding):
     assert titles(figures.curves(lines, lines))[0] == finding
 
 
-def test_a_methods_options_do_not_change_its_colour():
-    assert figures.method_colour("union_cam:theta=50") == figures.COLOURS["union_cam"]
-    assert figures.method_colour("LayerCAM") == figures.COLOURS["neutral"]
-    methods = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam", "fusion_cam", "fake_cam")
-    assert len({figures.COLOURS[method] for method in methods}) == len(methods)
-
-
-def test_means_say_which_method_is_first_only_where_it_is_clear():
-    found = rows([("fake_cam", 50.0, 49.0, 51.0), ("grad_cam", 30.0, 25.0, 35.0), ("union_cam", 20.0, 15.0, 25.0)])
-    both = pd.concat([found, found.assign(quantity="energy")]).assign(n=40)
-    firsts = pd.DataFrame(
-        {"best mean": ["UnionCAM", "Grad-CAM"], "not clearly worse": ["none", "UnionCAM"]},
-        index=[tables.QUANTITIES[quantity].heading for quantity in ("drop", "energy")],
-    )
-    figure = figures.means(both, "title", firsts)
-    assert titles(figure) == [
-        "Average drop\nUnionCAM is clearly first",
-        "Mass on the object\nno method is clearly first",
-    ]
-    assert [axes.get_xlabel() for axes in figure.axes] == ["%, ← better, N = 40", "%, better →, N = 40"]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Grad-CAM", "UnionCAM", "Fake-CAM"]
-    intervals = [list(line.get_xdata()) for line in figure.axes[1].lines if line.get_linewidth() == 3]
-    assert intervals == [[25, 35], [15, 25], [49, 51]], "controls are last"
-
-
-def test_forgetting_begins_with_the_whole_map_and_shows_intervals():
+def test_randomization_begins_with_the_whole_map_and_shows_intervals():
     columns = ["method", "stage", "mean", "low", "high", "n"]
     found = [("union_cam", 1, 40, 30, 50, 9), ("union_cam", 2, 10, 5, 15, 9), ("fake_cam", 1, 100, 100, 100, 9)]
     found = pd.DataFrame([*found, ("fake_cam", 2, 100, 100, 100, 9)], columns=columns)
@@ -209,32 +629,6 @@ def test_forgetting_begins_with_the_whole_map_and_shows_intervals():
     bars = [segment[:, 1].tolist() for segment in axes.collections[0].get_segments()]
     assert bars == [[30, 50], [5, 15]]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["UnionCAM", "Fake-CAM", "unrelated maps"]
-
-
-def test_a_scorecard_is_dark_where_good_and_bold_where_best():
-    columns = ["group", "label", "method", "mean", "better", "unit", "among the best", "n", "control"]
-    card = pd.DataFrame(
-        [
-            ("faithful", "gain", "grad_cam", -3.0, "higher", "%", False, 1500, False),
-            ("faithful", "gain", "union_cam", 20.0, "higher", "%", True, 1500, False),
-            ("faithful", "gain", "fake_cam", np.nan, "higher", "%", False, 0, True),
-            ("cheap", "seconds", "grad_cam", 0.1, "lower", "s", True, 30, False),
-            ("cheap", "seconds", "union_cam", 2.5, "lower", "s", False, 30, False),
-            ("cheap", "seconds", "fake_cam", 0.1, "lower", "s", False, 30, True),
-        ],
-        columns=columns,
-    )
-    (axes,) = figures.scorecard(card, "title").axes
-    texts = {text.get_text(): text.get_weight() for text in axes.texts}
-    assert {"\N{MINUS SIGN}3.0": "normal", "20.0": "bold", "2.5 s": "normal", "·": "normal"}.items() <= texts.items()
-    headings = {"gain, %\n↑ is better\nN = 1,500", "seconds, s\n↓ is better\nN = 30"}
-    assert headings | {"faithful", "cheap"} <= set(texts)
-    colours = [patch.get_facecolor()[:3] for patch in axes.patches]
-    assert sum(colours[0]) > sum(colours[1]), "the larger gain is darker"
-    assert sum(colours[3]) < sum(colours[4]), "the shorter time is darker"
-    assert colours[1][1] > colours[1][2], "green"
-    assert colours[3][2] > colours[3][1], "time is blue"
-    assert axes.patches[2].get_y() > axes.patches[1].get_y() + 1, "the control stands apart"
 
 
 def test_curves_less_another_methods_have_a_panel_each_with_its_band():
@@ -249,40 +643,6 @@ def test_curves_less_another_methods_have_a_panel_each_with_its_band():
     one = {kind: {"union_cam": frame} for kind in ("insertion", "deletion")}
     first, second = figures.curve_differences(one, "grad_cam", "found").axes
     assert first.get_position().y0 == second.get_position().y0, "side by side"
-
-
-def test_ranks_have_the_best_on_top_and_hollow_marks_where_nothing_is_clear():
-    found = {"drop": {"paper": {"grad_cam": 72.3, "union_cam": 43.15}, "ours": {"grad_cam": 20.04, "union_cam": 21.0}}}
-    (axes,) = figures.ranks(found, "title", {"drop": {"ours": {"grad_cam"}}}).axes
-    marks = {(line.get_xdata()[0], line.get_ydata()[0]): line for line in axes.lines if line.get_marker() in "os"}
-    assert {(x, y): line.get_marker() for (x, y), line in marks.items()} == {
-        (0, 2): "s",
-        (0, 1): "s",
-        (1, 1): "o",
-        (1, 2): "o",
-    }
-    assert marks[1, 1].get_markerfacecolor() == "white", "Grad-CAM"
-    assert marks[1, 2].get_markerfacecolor() == figures.COLOURS["union_cam"]
-    assert {"72.3", "43.15", "20.0", "21.0"} <= {text.get_text() for text in axes.texts}
-
-
-def test_pictures_below_the_diagonal_are_counted():
-    records = pd.DataFrame(
-        {
-            "image": [*"abc", *"abc"],
-            "method": ["union_cam"] * 3 + ["score_cam"] * 3,
-            "masked_probability": [0.5, 0.6, 0.7, 0.5, 0.7, 0.6],
-        }
-    )
-    (axes,) = figures.against_diagonal({"pair": (records, "union_cam", "score_cam")}, "title").axes
-    assert [text.get_text() for text in axes.texts] == ["below: 1", "on or above: 2"]
-
-
-def test_a_scoreboard_names_n_and_no_winner():
-    records = pd.DataFrame({"method": ["grad_cam", "union_cam"] * 2, "drop": [1.0, 2.0, 3.0, 4.0]})
-    figure = figures.scoreboard(records)
-    assert titles(figure) == ["Average drop"]
-    assert figure.get_suptitle() == "Means of 2 photos; a dot is one photo"
 
 
 def test_a_reading_with_fewer_thetas_has_no_line_between_them():
@@ -307,33 +667,14 @@ def test_a_paired_sweep_is_filled_where_clear_and_on_one_scale():
     assert [list(line.get_ydata()) for line in second.lines if line.get_marker() == "D"] == [[0.76]]
 
 
-def test_masses_take_named_and_other_colours():
-    shares = pd.DataFrame({"colour": ["union_cam", "#80c8ad"], "right": [40, 26], "other": [5, 17]}, index=["a", "b"])
-    bars = figures.masses(shares, "title").axes[0].containers[0]
-    faces = [matplotlib.colors.to_hex(bar.get_facecolor()).lower() for bar in bars]
-    assert faces == [figures.COLOURS["union_cam"].lower(), "#80c8ad"]
-
-
-def test_a_spread_joins_the_dots_of_a_picture():
-    figure = figures.spread({"one": ("union_cam", [0.1, 0.9]), "two": ("grad_cam", [0.2, 0.8])}, "balance", "title")
-    joined = [list(line.get_xdata()) for line in figure.axes[0].lines[:2]]
-    assert joined == [[0.1, 0.2], [0.9, 0.8]]
-
-
-def test_options_are_dots_below_the_published_diamonds():
-    rows = pd.DataFrame({"grad_cam": [30.0, 40.0], "union_cam": [20.0, 10.0]}, index=["default", "relu=False"])
-    figure = figures.options({"drop": rows}, {"drop": {"grad_cam": 72.3, "union_cam": 43.15}}, "title")
-    (axes,) = figure.axes
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["published (VGG16)", "default", "relu=False"]
-    dots = {line.get_color(): list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"}
-    assert dots == {figures.COLOURS["grad_cam"]: [30, 40], figures.COLOURS["union_cam"]: [20, 10]}
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"] == [72.3, 43.15]
-
-
-def test_costs_are_compared_with_each_library_by_name():
-    seconds = {"UnionCAM": 2.0, "Score-CAM": 2.0, "Score-CAM of pytorch-grad-cam": 30.0, "Score-CAM of torchcam": 46.0}
-    costs = pd.DataFrame({"method": seconds.keys(), "seconds": seconds.values(), "classifier": "a_network"})
-    title = figures.cost(costs).get_suptitle()
-    for part in ("15 times as long in pytorch-grad-cam", "23 times as long in torchcam", "a_network, one photo"):
-        assert part in title
+def test_growth_begins_at_0_on_one_scale():
+    measured = {"channels": ("live channels", [(100, 1.0), (200, 2.1)]), "side": ("pixels", [(64, 0.5), (128, 4.0)])}
+    figure = figures.growth(measured)
+    first, second = figure.axes
+    assert titles(figure) == ["channels", "side"]
+    assert [axes.get_xlabel() for axes in figure.axes] == ["live channels", "pixels"]
+    assert [first.get_ylabel(), second.get_ylabel()] == ["seconds", ""]
+    assert (list(second.lines[0].get_xdata()), list(second.lines[0].get_ydata())) == ([64, 128], [0.5, 4])
+    assert first.get_ylim() == second.get_ylim() == pytest.approx((0, 4.4))
+    assert (first.get_xlim(), list(first.get_xticks())) == (pytest.approx((0, 210)), [100, 200])
+    assert_readable(figure)

@@ -48,12 +48,9 @@ def write_report(out: str | Path, classifier: nn.Module | None = None, count: in
             sections[title] = _paired(records, quantity, main)
     plots = _curves(records, methods) | _gallery(run, main, methods, classifier, count, images)
     template = jinja2.Template(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"), autoescape=True)
-    page = template.render(
-        run=run,
-        n=records["image"].nunique(),
-        tables={title: table.to_html(border=0) for title, table in sections.items()},
-        plots=plots,
-    )
+    with pd.option_context("display.max_colwidth", None):
+        htmls = {title: table.to_html(border=0) for title, table in sections.items()}
+    page = template.render(run=run, n=records["image"].nunique(), tables=htmls, plots=plots)
     path = Path(out) / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
@@ -95,6 +92,7 @@ def _gallery(run: Run, main: str, methods: list[str], classifier, count: int, im
     }
 
 
+@figures.styled()
 def _rows(chosen: list, run: Run, classifier, methods: list[str]) -> Figure:
     protocol = LabProtocol(**run.info["options"]["protocol"])
     shown = [find_method(method, classifier) for method in methods[:SHOWN_METHODS]]
@@ -106,14 +104,15 @@ def _rows(chosen: list, run: Run, classifier, methods: list[str]) -> Figure:
         targets = [int(rows["target"].iloc[0])]
         layer = classifier.target_layer
         (evidence,) = capture(classifier, image[None], target_layer=layer, targets=targets, protocol=protocol)
-        figures.picture(line[0], evidence.image, f"{rows['class'].iloc[0]}: {evidence.probability:.2f}")
+        figures.draw(line[0], evidence.image, f"{rows['class'].iloc[0]}: {evidence.probability:.2f}")
         for axis, method in zip(line[1:], shown, strict=True):
             result = method.explain(evidence)
             title = f"{find_title(method.name)}\ndrop {rows['drop'][method.name]:.0f} %"
-            figures.picture(axis, figures.overlay(evidence.image, result.cam), title)
+            figures.draw(axis, figures.overlay(evidence.image, result.cam), title)
     return figure
 
 
+@figures.styled()
 def _png(figure: Figure) -> str:
     """A figure as text for a page."""
     buffer = io.BytesIO()

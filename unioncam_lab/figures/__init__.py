@@ -1,0 +1,82 @@
+"""Every figure of the project. Importing this package, and drawing with it, leaves Matplotlib's settings as they are.
+
+- `style`: the colours, the look, and how a figure is saved and displayed.
+- `maps`: images, saliency maps and overlays, in rows and grids.
+- `steps`: how UnionCAM, Fusion-CAM and other methods compute one map.
+- `results`: methods beside each other, by what was measured of them.
+- `trends`: what is measured along an axis: the share of pixels, theta, the shuffled layers, the number of channels.
+"""
+
+from unioncam_lab.figures.maps import comparison, draw, explanation, filmstrip, gallery, overlay, row, strip
+from unioncam_lab.figures.results import (
+    against_diagonal,
+    beside_paper,
+    cost,
+    differences,
+    masses,
+    means,
+    options,
+    ranks,
+    scoreboard,
+    scorecard,
+    spread,
+)
+from unioncam_lab.figures.steps import (
+    architecture,
+    channel_weights,
+    fusion_rule,
+    fusion_steps,
+    selection,
+    two_choices,
+    weight_shares,
+)
+from unioncam_lab.figures.style import COLOURS, SALIENCY, show, styled
+from unioncam_lab.figures.trends import (
+    READINGS,
+    curve_differences,
+    curves,
+    growth,
+    paired_sweep,
+    randomization,
+    sweep,
+)
+
+__all__ = [
+    "COLOURS",
+    "READINGS",
+    "SALIENCY",
+    "against_diagonal",
+    "architecture",
+    "beside_paper",
+    "channel_weights",
+    "comparison",
+    "cost",
+    "curve_differences",
+    "curves",
+    "differences",
+    "draw",
+    "explanation",
+    "filmstrip",
+    "fusion_rule",
+    "fusion_steps",
+    "gallery",
+    "growth",
+    "masses",
+    "means",
+    "options",
+    "overlay",
+    "paired_sweep",
+    "randomization",
+    "ranks",
+    "row",
+    "scoreboard",
+    "scorecard",
+    "selection",
+    "show",
+    "spread",
+    "strip",
+    "styled",
+    "sweep",
+    "two_choices",
+    "weight_shares",
+]

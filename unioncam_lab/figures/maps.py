@@ -1,0 +1,176 @@
+"""Images, saliency maps and overlays, in rows and grids."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from unioncam_core import Evidence, UnionSteps
+from unioncam_lab.figures.style import COLOURS, SALIENCY, method_colour, styled
+from unioncam_lab.methods import find_title
+
+
+def pixels(image: Tensor) -> np.ndarray:
+    """Return an image (3, H, W) as an array (H, W, 3) in [0, 1], as Matplotlib takes it."""
+    return image.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def overlay(image: Tensor, cam: Tensor) -> np.ndarray:
+    """Lay a saliency map over its image: colour and opacity grow with saliency, and the image shows through in grey.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        cam: (H, W) in [0, 1].
+
+    Returns:
+        An array (H, W, 3) in [0, 1].
+    """
+    saliency = np.asarray(cam.detach().cpu() if isinstance(cam, Tensor) else cam, dtype=float)
+    grey = pixels(image).mean(2, keepdims=True).repeat(3, 2)
+    heat = mpl.colormaps[SALIENCY](saliency)[..., :3]
+    opacity = 0.25 + 0.5 * saliency[..., None]
+    return (1 - opacity) * grey + opacity * heat
+
+
+def draw(axes: Axes, array: np.ndarray | Tensor, title: str = "", colour: str = "black", **options) -> AxesImage:
+    """Draw an image (3, H, W), a map (h, w) or an array into axes, with a title and a frame in one colour.
+
+    A colour other than black makes the frame thick. The axes have no ticks. Matplotlib's `imshow` takes the options.
+    """
+    if isinstance(array, Tensor):
+        array = pixels(array) if array.ndim == 3 else array.detach().cpu().float().numpy()
+    drawn = axes.imshow(array, **options)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, color=colour)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=colour, linewidth=0.5 if colour == "black" else 2.5)
+    return drawn
+
+
+@styled()
+def row(pictures: dict[str, np.ndarray | Tensor], width: float = 2.3, **options) -> Figure:
+    """Draw pictures side by side under their titles.
+
+    Args:
+        pictures: title -> an image (3, H, W), a map (h, w) or an array.
+        width: of each picture, in inches.
+        options: for Matplotlib's `imshow`.
+    """
+    lines = 1 + max(title.count("\n") for title in pictures)
+    size = width * len(pictures), width + 0.22 * lines
+    # "compressed" is for pictures of fixed proportions; "constrained" cuts off titles of several lines.
+    figure, axes = plt.subplots(1, len(pictures), figsize=size, squeeze=False, layout="compressed")
+    for one, (title, array) in zip(axes[0], pictures.items(), strict=True):
+        draw(one, array, title, **options)
+        one.set_anchor("S")  # the room above is the title's
+    return figure
+
+
+@styled()
+def explanation(image: Tensor, cam: Tensor, title: str, maps_title: str) -> Figure:
+    """Draw an image (3, H, W) beside its saliency map (H, W) in [0, 1], laid over it, with the scale of colours."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.2, 4), width_ratios=[1, 1])
+    draw(axes[0], image, title)
+    draw(axes[1], overlay(image, cam), maps_title)
+    scale = mpl.cm.ScalarMappable(cmap=SALIENCY)
+    figure.colorbar(scale, ax=axes, label="saliency", shrink=0.8, ticks=[0, 0.5, 1])
+    return figure
+
+
+@styled()
+def strip(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str]) -> Figure:
+    """Draw photos with the network's answers, and below each one the map that UnionCAM selected.
+
+    Args:
+        explained: photo -> (its evidence, UnionCAM's steps).
+        classes: the name of each class.
+    """
+    figure, axes = plt.subplots(2, len(explained), figsize=(2.6 * len(explained), 5.5), squeeze=False)
+    for (above, below), (evidence, steps) in zip(axes.T, explained.values(), strict=True):
+        draw(above, evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
+        draw(below, overlay(evidence.image, steps.cam))
+    return figure
+
+
+@styled()
+def gallery(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str]) -> Figure:
+    """Draw a row for each photo: itself, then the denoised, region and united map with their betas.
+
+    A coloured frame marks the map that UnionCAM selected.
+
+    Args:
+        explained: photo -> (its evidence, UnionCAM's steps).
+        classes: the name of each class.
+    """
+    figure, axes = plt.subplots(len(explained), 4, figsize=(9.2, 2.45 * len(explained)), squeeze=False)
+    for line, (evidence, steps) in zip(axes, explained.values(), strict=True):
+        draw(line[0], evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
+        for one, cam, label, beta, name in (
+            (line[1], steps.denoised, "$L_{Denoising}$", steps.beta_denoising, "denoising"),
+            (line[2], steps.region, "$L_{Region}$", steps.beta_region, "region"),
+            (line[3], steps.united, "$L_{De-Region}$", steps.beta_united, "united"),
+        ):
+            colour = COLOURS[name] if name == steps.selected else "black"
+            draw(one, overlay(evidence.image, cam), f"{label}, $\\beta$ = {beta:.3f}", colour)
+    return figure
+
+
+@styled()
+def comparison(
+    explained: dict[str, tuple[Evidence, dict[str, Tensor]]],
+    classes: list[str],
+    captions: dict[str, dict[str, str]] | None = None,
+    outlines: dict[str, Sequence[Tensor]] | None = None,
+) -> Figure:
+    """Draw a row for each photo: itself with the network's answer, then its methods' maps, framed in their colours.
+
+    Args:
+        explained: photo -> (its evidence, method -> map (H, W) in [0, 1]).
+        classes: the name of each class.
+        captions: photo -> method -> small print below its map.
+        outlines: photo -> masks (H, W) of objects, whose outlines each picture of the row gets.
+    """
+    columns = 1 + max(len(maps) for _, maps in explained.values())
+    width = min(13, 1.9 * columns)
+    size = width, 0.3 + (width / columns + (0.1 if captions is None else 0.3)) * len(explained)
+    figure, axes = plt.subplots(len(explained), columns, figsize=size, squeeze=False)
+    for line, (photo, (evidence, maps)) in zip(axes, explained.items(), strict=True):
+        draw(line[0], evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
+        for one, (method, cam) in zip(line[1:], maps.items(), strict=True):
+            title = find_title(method) if line[0] is axes[0, 0] else ""
+            draw(one, overlay(evidence.image, cam), title, method_colour(method))
+            if captions is not None:
+                one.set_xlabel(captions[photo][method], fontsize=9, labelpad=4)
+        for one in line:
+            for mask in outlines[photo] if outlines else ():
+                _outline(one, mask)
+    return figure
+
+
+def _outline(axes: Axes, mask: Tensor):
+    """Draw a mask's outline, white on black, which can be seen on every ground."""
+    for colour, width in (("black", 2.4), ("white", 1.0)):
+        axes.contour(mask.cpu().float().numpy(), [0.5], colors=colour, linewidths=width)
+
+
+@styled()
+def filmstrip(strips: dict[str, Sequence[tuple[str, Tensor]]], width: float = 1.9) -> Figure:
+    """Draw rows of titled pictures, with the name of each row at its left.
+
+    Args:
+        strips: name of the row -> (title, image (3, H, W)) of each of its pictures. All rows have as many pictures.
+        width: of each picture, in inches.
+    """
+    columns = max(len(pictures) for pictures in strips.values())
+    size = width * columns + 0.3, (width + 0.3) * len(strips)
+    figure, axes = plt.subplots(len(strips), columns, figsize=size, squeeze=False, layout="compressed")
+    for line, (name, pictures) in zip(axes, strips.items(), strict=True):
+        line[0].set_ylabel(name, labelpad=6)
+        for one, (title, image) in zip(line, pictures, strict=True):
+            draw(one, image, title)
+    return figure

@@ -1,0 +1,415 @@
+"""Methods beside each other, by what was measured of them: means, differences, ranks, shares and times."""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from unioncam_lab import tables
+from unioncam_lab.figures.style import COLOURS, HALO, method_colour, styled
+from unioncam_lab.methods import CONTROLS, find_title
+from unioncam_lab.metrics import FAITHFULNESS
+from unioncam_lab.tables import QUANTITIES, interval
+
+
+@styled()
+def scoreboard(records: DataFrame) -> Figure:
+    """Draw the mean of each metric for each method as a bar, in a panel for each metric. A dot is one photo.
+
+    Args:
+        records: a row for each photo and method: `method`, and columns of metrics.FAITHFULNESS.
+    """
+    measured = [metric for metric in FAITHFULNESS if metric in records]
+    methods = list(dict.fromkeys(records.method))
+    size = 3.1 * len(measured), 1.1 + 0.36 * len(methods)
+    figure, panels = plt.subplots(1, len(measured), figsize=size, sharey=True)
+    titles, colours = [find_title(m) for m in methods], [method_colour(m) for m in methods]
+    for axes, metric in zip(np.atleast_1d(panels), measured, strict=True):
+        quantity = QUANTITIES[metric]
+        values = quantity.of(records)
+        averages = values.groupby(records.method).mean()[methods]
+        axes.barh(titles, averages, color=colours, height=0.65, alpha=0.75)
+        if metric != "increase":  # of one photo it is 0 or 100
+            places = [methods.index(method) for method in records.method]
+            axes.plot(values, places, ".", color="black", markersize=4)
+        axes.set_title(quantity.title)
+        axes.set(xlabel=_percent(metric), xlim=(0, None))
+    np.atleast_1d(panels)[0].invert_yaxis()
+    n = int(records.groupby("method").size().max())
+    figure.suptitle(f"Means of {n} photo{'s' * (n > 1)}; a dot is one photo", fontsize=11)
+    return figure
+
+
+@styled()
+def beside_paper(
+    found: DataFrame,
+    published: dict[str, dict[str, float]],
+    title: str = "",
+    methods: Sequence[str] | None = None,
+    others: dict[str, dict[str, dict[str, float]]] | None = None,
+) -> Figure:
+    """Draw our means with their intervals and the published numbers as diamonds, in a panel for each quantity.
+
+    Args:
+        found: `tables.summary` of our records.
+        published: quantity -> method -> percent, as `tables.published` gives it.
+        title: of the figure.
+        methods: those shown; by default those with a published number. A method without one has no diamond, and a
+            method with options has the number of the method without them.
+        others: name -> more numbers of the same form, drawn as crosses.
+    """
+    methods = list(methods or dict.fromkeys(method for numbers in published.values() for method in numbers))
+    size = 4.2 * len(published), 1.9 + 0.36 * len(methods)
+    figure, panels = plt.subplots(1, len(published), figsize=size, sharey=True, squeeze=False)
+    marks = {"published, of another network and other pictures": (published, "D", "white")}
+    marks |= {name: (numbers, "X", "#cccccc") for name, numbers in (others or {}).items()}
+    for axes, quantity in zip(panels[0], published, strict=True):
+        rows = found[found["quantity"] == quantity].set_index("method").loc[methods]
+        for numbers, marker, colour in marks.values():
+            theirs = numbers.get(quantity, {})
+            points = [theirs.get(m, theirs.get(m.partition(":")[0], np.nan)) for m in methods]
+            axes.plot(points, range(len(methods)), marker, color=colour, mec="black", mew=1.1, markersize=7)
+        _dots(axes, rows)
+        axes.set_title(QUANTITIES[quantity].title)
+        axes.set(xlabel=_percent(quantity))
+        axes.set_xlim(left=min(0, rows["low"].min(), rows["mean"].min()))
+        axes.grid(axis="x", alpha=0.4)
+        axes.margins(y=0.1)
+    panels[0, 0].set_yticks(range(len(methods)), [find_title(method) for method in methods])
+    panels[0, 0].invert_yaxis()
+    line = {"marker": "o", "color": COLOURS["neutral"], "linewidth": 3}
+    handles = [mpl.lines.Line2D([], [], label="ours, mean and 95 % interval", **line)]
+    for name, (_, marker, colour) in marks.items():
+        look = {"marker": marker, "color": colour, "mec": "black", "linestyle": ""}
+        handles.append(mpl.lines.Line2D([], [], label=name, **look))
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+@styled()
+def differences(found: dict[str, DataFrame], title: str) -> Figure:
+    """Draw differences of means with their intervals, in a panel for each entry. A clear difference has a filled dot.
+
+    A difference is clear if the column `clear` says so; without that column, if its interval leaves 0 out.
+
+    Args:
+        found: label of the axis -> rows with `other`, `difference`, `low` and `high`, as `tables.paired` gives them.
+            A column `label` replaces the title of the other method beside each row.
+        title: of the figure.
+    """
+    rows = max(len(each) for each in found.values())
+    size = 4.2 * len(found), 1.75 + 0.34 * rows
+    figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
+    tested = all("clear" in each for each in found.values())
+    for axes, (label, each) in zip(panels[0], found.items(), strict=True):
+        for place, row in enumerate(each.itertuples()):
+            colour = method_colour(row.other)
+            clear = row.clear if tested else row.low > 0 or row.high < 0
+            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=3, alpha=0.5)
+            axes.plot(row.difference, place, "o", color=colour, mfc=colour if clear else "white", markersize=8)
+        axes.axvline(0, color=COLOURS["neutral"], linewidth=0.8)
+        axes.set(xlabel=label)
+        axes.set_yticks(range(len(each)), each["label"] if "label" in each else each["other"].map(find_title))
+        axes.grid(axis="x", alpha=0.4)
+        axes.set_ylim(rows - 0.4, -0.6)
+    rule = f"clear: Holm-corrected p < {tables.LEVEL:g}" if tested else "95 % interval without 0"
+    handles = [
+        mpl.lines.Line2D([], [], marker="o", color=COLOURS["neutral"], mfc=colour, linewidth=3, label=label)
+        for colour, label in ((COLOURS["neutral"], rule), ("white", "not so"))
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+@styled()
+def ranks(
+    found: dict[str, dict[str, dict[str, float]]], title: str, alike: dict[str, dict[str, set[str]]] | None = None
+) -> Figure:
+    """Draw the order of methods in several tables, with the best on top, in a panel for each quantity.
+
+    Each table is a column, and a line follows each method from table to table.
+
+    Args:
+        found: quantity -> name of the table -> method -> percent.
+        title: of the figure.
+        alike: quantity -> name of a table of ours -> the methods that are not clearly different from UnionCAM there.
+            Their marks are hollow. A table that is not named here is a published one: its marks are squares, because
+            its differences cannot be tested.
+    """
+    alike = alike or {}
+    columns = max(len(each) for each in found.values())
+    figure, panels = plt.subplots(len(found), 1, figsize=(1.75 * columns + 1.9, 2.75 * len(found) + 1), squeeze=False)
+    for axes, (quantity, named) in zip(panels[:, 0], found.items(), strict=True):
+        ascending, tested = QUANTITIES[quantity].better == "lower", alike.get(quantity, {})
+        methods = list(next(iter(named.values())))
+        orders = [pd.Series(each)[methods].rank(ascending=ascending, method="first") for each in named.values()]
+        for method in methods:
+            colour, y = method_colour(method), [places[method] for places in orders]
+            axes.plot(range(len(y)), y, color=colour, linewidth=3 if method == "union_cam" else 1.5, alpha=0.6)
+            for x, (name, each) in enumerate(named.items()):
+                look = {"mfc": "white" if method in tested.get(name, ()) else colour, "mew": 2}
+                axes.plot(x, y[x], "o" if name in tested else "s", color=colour, markersize=11, **look)
+                text = f"{each[method]:.1f}" if name in tested else f"{each[method]:g}"
+                axes.text(x + 0.1, y[x] - 0.28, text, fontsize=9, va="center", path_effects=[HALO])
+            for x, side, edge in ((0, "right", -0.13), (len(y) - 1, "left", len(y) - 0.62)):
+                axes.text(edge, y[x], find_title(method), ha=side, va="center", color=colour, weight="bold", fontsize=9)
+        axes.set(xlim=(-0.1, columns - 0.75), ylim=(len(methods) + 0.5, 0.4), yticks=[])
+        axes.set_xticks(range(len(named)), list(named), fontsize=9)
+        axes.set_title(f"{QUANTITIES[quantity].heading}, the best on top", loc="left", fontsize=10)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    figure.suptitle(title, fontsize=11)
+    note = f"squares: published; hollow: not clearly different from UnionCAM (Holm-corrected p ≥ {tables.LEVEL:g});"
+    note += ("\n" if columns < 4 else " ") + "the order of equal numbers means nothing"
+    figure.supxlabel(note, fontsize=9)
+    return figure
+
+
+@styled()
+def against_diagonal(found: dict[str, tuple[DataFrame, str, str]], title: str) -> Figure:
+    """Plot the probability that one method's map leaves against another's, picture by picture: a panel for each pair.
+
+    Args:
+        found: title of the panel -> (records with `image`, `method` and `masked_probability` in [0, 1], method on the
+            y axis, method on the x axis). Pictures below the diagonal by more than 0.001 are counted as below.
+        title: of the figure.
+    """
+    figure, panels = plt.subplots(
+        1, len(found), figsize=(3.9 * len(found), 4.7), sharey=True, squeeze=False, layout="compressed"
+    )
+    for axes, (label, (records, method, other)) in zip(panels[0], found.items(), strict=True):
+        left = 100 * records.pivot(index="image", columns="method", values="masked_probability")[[method, other]]
+        below = left[method] < left[other] - 1e-3
+        for rows, colour, mark in ((left[~below], COLOURS["neutral"], "o"), (left[below], COLOURS["fusion_cam"], "v")):
+            axes.plot(rows[other], rows[method], mark, color=colour, markersize=4, alpha=0.55, mew=0)
+        axes.plot([0, 100], [0, 100], color="black", linewidth=0.8)
+        axes.text(97, 4, f"below: {below.sum()}", ha="right", color=COLOURS["fusion_cam"], weight="bold")
+        axes.text(3, 94, f"on or above: {(~below).sum()}", color=COLOURS["neutral"], weight="bold")
+        axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=[0, 50, 100], yticks=[0, 50, 100])
+        axes.set(
+            xlabel=f"{find_title(other)}: probability left, %", ylabel=f"{find_title(method)}: probability left, %"
+        )
+        axes.set_title(label, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+@styled()
+def means(found: DataFrame, title: str, firsts: DataFrame | None = None) -> Figure:
+    """Draw means with their 95 % intervals, in a panel for each quantity. Controls stand below a dotted line.
+
+    Args:
+        found: as `tables.summary` gives it.
+        title: of the figure.
+        firsts: as `tables.firsts` gives it for these quantities. The title of a panel then says whether a method is
+            clearly first.
+    """
+    quantities, methods = (list(dict.fromkeys(found[name])) for name in ("quantity", "method"))
+    methods = sorted(methods, key=lambda method: method in CONTROLS)
+    size = 2.8 * len(quantities), 1.5 + 0.27 * len(methods)
+    figure, panels = plt.subplots(1, len(quantities), figsize=size, sharey=True, squeeze=False)
+    for axes, quantity in zip(panels[0], quantities, strict=True):
+        rows = found[found["quantity"] == quantity].set_index("method").loc[methods]
+        _dots(axes, rows)
+        heading = QUANTITIES[quantity].title
+        if firsts is not None:
+            first = firsts.loc[QUANTITIES[quantity].heading]
+            alone = first["not clearly worse"] == "none"
+            heading += f"\n{first['best mean']} is clearly first" if alone else "\nno method is clearly first"
+        axes.set_title(heading, fontsize=10)
+        axes.set(xlabel=f"{_percent(quantity)}, N = {rows['n'].max():,}")
+        axes.set_xlim(left=min(0, rows["low"].min()))
+        axes.grid(axis="x", alpha=0.4)
+        axes.margins(y=0.06)
+        controls = sum(method in CONTROLS for method in methods)
+        if 0 < controls < len(methods):
+            axes.axhline(len(methods) - controls - 0.5, color=COLOURS["neutral"], linewidth=0.8, linestyle=":")
+    panels[0, 0].set_yticks(range(len(methods)), [find_title(method) for method in methods])
+    panels[0, 0].invert_yaxis()
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+@styled()
+def scorecard(card: DataFrame, title: str) -> Figure:
+    """Draw a table of methods x criteria, in groups: better means are darker, and those among the best are bold.
+
+    The heading of a column says which direction is better, and N. Columns in seconds are blue, the others green.
+    Controls stand apart. A dot means that nothing was measured. A method without any measurement is left out.
+
+    Args:
+        card: as `tables.scorecard` gives it.
+        title: of the figure.
+    """
+    columns = list(dict.fromkeys(zip(card["group"], card["label"], strict=True)))
+    methods = list(dict.fromkeys(card.loc[card["mean"].notna(), "method"]))
+    controls = set(card.loc[card["control"], "method"])
+    top = {method: y + 0.25 * (method in controls) for y, method in enumerate(methods)}
+    figure, axes = plt.subplots(figsize=(1.04 * len(columns) + 2.1, 0.34 * len(methods) + 2.1))
+    for x, (group, label) in enumerate(columns):
+        rows = card[(card["group"] == group) & (card["label"] == label)].set_index("method").loc[methods]
+        lower, unit = rows["better"].iloc[0] == "lower", rows["unit"].iloc[0]
+        value = np.log(rows["mean"]) if unit == "s" else rows["mean"]
+        value = -value if lower else value
+        grade = (value - value.min()) / ((value.max() - value.min()) or 1)
+        shades = mpl.colormaps["Greens" if unit == "%" else "Blues"]
+        for method, row in rows.iterrows():
+            y, missing = top[method], np.isnan(row["mean"])
+            colour = "#f4f4f4" if missing else shades(0.08 + 0.6 * grade[method])
+            axes.add_patch(mpl.patches.Rectangle((x, y), 0.96, 0.92, color=colour))
+            number = f"{row['mean']:.1f}" if unit == "%" else f"{row['mean']:.2g} {unit}"
+            text = "·" if missing else number.replace("-", "\N{MINUS SIGN}")
+            weight = "bold" if row["among the best"] else "normal"
+            axes.text(x + 0.48, y + 0.46, text, ha="center", va="center", weight=weight, fontsize=9)
+        heading = f"{label}, {unit}\n{'↓' if lower else '↑'} is better\nN = {rows['n'].max():,}"
+        axes.text(x + 0.48, -0.12, heading, ha="center", va="bottom", fontsize=8, linespacing=1.25)
+    for group in dict.fromkeys(card["group"]):
+        places = [x for x, column in enumerate(columns) if column[0] == group]
+        middle = (places[0] + places[-1] + 0.96) / 2
+        axes.plot([places[0] + 0.03, places[-1] + 0.93], [-1.92, -1.92], color=COLOURS["neutral"], clip_on=False)
+        axes.text(middle, -2.0, group, ha="center", va="bottom", weight="bold", fontsize=10)
+    axes.set(xlim=(0, len(columns)), ylim=(max(top.values()) + 1, -2.6), xticks=[])
+    axes.set_yticks([y + 0.46 for y in top.values()], [find_title(method) for method in methods], fontsize=9)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+@styled()
+def options(found: dict[str, DataFrame], published: dict[str, dict[str, float]], title: str) -> Figure:
+    """Draw the mean of each method under each option of the protocol, below the published means: a panel per quantity.
+
+    Args:
+        found: quantity -> means as `tables.option_orders` gives them: a row for each option, a column for each method.
+        published: quantity -> method -> percent, as `tables.published` gives it.
+        title: of the figure.
+    """
+    names = list(next(iter(found.values())).index)
+    size = 1.5 + 4.6 * len(found), 1.9 + 0.36 * len(names)
+    figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
+    for axes, (quantity, rows) in zip(panels[0], found.items(), strict=True):
+        for method, number in published[quantity].items():
+            axes.plot(number, 0, "D", color=method_colour(method), markersize=7)
+            axes.plot(
+                rows[method], range(1, len(names) + 1), "o", color=method_colour(method), markersize=7, alpha=0.85
+            )
+        for place, name in enumerate(names, 1):
+            ends = rows.loc[name, list(published[quantity])]
+            axes.plot([ends.min(), ends.max()], [place, place], color=COLOURS["neutral"], linewidth=0.8, zorder=0)
+        axes.axhline(0.5, color=COLOURS["neutral"], linewidth=0.8)
+        axes.set(xlabel=f"{QUANTITIES[quantity].title}, %\n({QUANTITIES[quantity].better} is better)")
+        axes.grid(axis="x", alpha=0.4)
+    panels[0, 0].set_yticks(range(len(names) + 1), ["published (VGG16)", *names])
+    panels[0, 0].invert_yaxis()
+    methods = next(iter(published.values()))
+    handles = [
+        mpl.lines.Line2D([], [], marker="o", linestyle="", color=method_colour(m), label=find_title(m)) for m in methods
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    figure.suptitle(title)
+    return figure
+
+
+@styled()
+def masses(shares: DataFrame, title: str) -> Figure:
+    """Draw where the mass of maps lies: a bar of the shares on the right object, the other object and the background.
+
+    Args:
+        shares: a row for each bar, with its label as the index, and the columns `colour` (a name in COLOURS, or any
+            colour of Matplotlib), `right` and `other`, both in percent.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(8.5, 1.3 + 0.42 * len(shares)))
+    colours, pale = [COLOURS.get(name, name) for name in shares["colour"]], "#e6e6e6"
+    parts = (
+        ("right object", shares["right"], colours, COLOURS["neutral"], {}),
+        ("other object", shares["other"], colours, COLOURS["neutral"], {"alpha": 0.5, "hatch": "////"}),
+        ("background", 100 - shares["right"] - shares["other"], pale, pale, {}),
+    )
+    left, keys = np.zeros(len(shares)), []
+    for name, widths, colour, key, look in parts:
+        bars = axes.barh(shares.index, widths, left=left, height=0.7, color=colour, edgecolor="white", **look)
+        texts = axes.bar_label(bars, [f"{width:.0f} %" for width in widths], label_type="center", fontsize=9)
+        for text, bar in zip(texts, bars, strict=True):
+            dark = np.dot(mpl.colors.to_rgb(bar.get_facecolor()), (0.3, 0.59, 0.11)) < 0.4 and not look
+            text.set_color("white" if dark else "black")
+        keys.append(mpl.patches.Patch(facecolor=key, edgecolor="white", label=name, **look))
+        left = left + widths.to_numpy()
+    figure.legend(handles=keys, loc="outside lower center", ncols=3)
+    axes.invert_yaxis()
+    axes.set(xlabel="share of the map's mass, %", xlim=(0, 100))
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+@styled()
+def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str) -> Figure:
+    """Draw the value of each picture as a dot, and their mean with its bootstrap 95 % interval: a line per method.
+
+    Thin grey lines join the dots of one picture, and so show in which pictures the methods differ.
+
+    Args:
+        values: label -> (name of a colour, a value for each picture).
+        axis: label of the axis.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(8.5, 1.2 + 0.55 * len(values)))
+    axes.plot([found for _, found in values.values()], range(len(values)), color="#cccccc", linewidth=0.7, zorder=0)
+    for place, (colour, found) in enumerate(values.values()):
+        found = np.asarray(found, dtype=float)
+        axes.plot(found, np.full(len(found), place), ".", color=COLOURS[colour], alpha=0.45, markersize=9)
+        axes.plot(interval(found), [place, place], color=COLOURS[colour], linewidth=3)
+        axes.plot(found.mean(), place, "D", color=COLOURS[colour], mec="black", markersize=7)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.margins(y=0.15)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{axis}\n(dots joined by a line: one picture; diamond: mean, with its 95 % interval)")
+    figure.suptitle(title, fontsize=11)
+    axes.grid(axis="x", alpha=0.4)
+    return figure
+
+
+@styled()
+def cost(costs: DataFrame) -> Figure:
+    """Draw the seconds of each method as bars. The title says how many times as long Score-CAM of a library takes.
+
+    A hatched bar is a method that the project's engine does not run.
+
+    Args:
+        costs: as `bench.compare` gives it: `method`, `seconds` and `classifier`.
+    """
+    costs = costs.sort_values("seconds", ascending=False)
+    slowest = costs.seconds.iloc[0]
+    figure, axes = plt.subplots(figsize=(9, 0.9 + 0.5 * len(costs)))
+    colours = [COLOURS["united" if method.startswith("UnionCAM") else "score_cam"] for method in costs.method]
+    bars = axes.barh(costs.method, costs.seconds, color=colours, edgecolor="white")
+    for bar, method in zip(bars, costs.method, strict=True):
+        bar.set_hatch("" if method in ("UnionCAM", "Score-CAM") else "//")
+    axes.bar_label(bars, [f"{seconds:.3g} s" for seconds in costs.seconds], padding=4)
+    axes.set(xlabel="seconds for one explanation", xlim=(0, 1.1 * slowest))
+    own = costs.loc[costs.method == "Score-CAM", "seconds"].min()
+    others = costs[costs.method.str.startswith("Score-CAM of ")]
+    times = [f"{row.seconds / own:.0f} times as long in {row.method.split(' of ')[1]}" for row in others.itertuples()]
+    where = f"{costs.classifier.iloc[0]}, one photo"
+    figure.suptitle(f"Score-CAM: {', '.join(times)} ({where})" if times else where, fontsize=11)
+    return figure
+
+
+def _dots(axes: Axes, rows: DataFrame):
+    """Draw a mean with its interval for each method, from the top, in the methods' colours."""
+    for place, (method, row) in enumerate(rows.iterrows()):
+        axes.plot([row["low"], row["high"]], [place, place], color=method_colour(method), linewidth=3, alpha=0.5)
+        axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8)
+
+
+def _percent(quantity: str) -> str:
+    """Return the label of an axis: its unit, and on which side the better methods are."""
+    return "%, ← better" if QUANTITIES[quantity].better == "lower" else "%, better →"
