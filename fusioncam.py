@@ -89,5 +89,5 @@ class FusionCAM(UnionCAM):
 
     region_weights: RegionWeights = "softmax"
 
-    def explain(self, evidence: Evidence) -> FusionSteps:  # type: ignore[override]
+    def explain(self, evidence: Evidence) -> FusionSteps:
         return fusion_cam(evidence, self.theta, self.region_weights)

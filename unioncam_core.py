@@ -21,11 +21,11 @@ random network, or explain a white image of 2×2 pixels with two channels, whose
 >>> toy = Evidence(torch.ones(3, 2, 2), 0, A, W, probability=1.0, black_score=0.0, score=mean)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields
-from functools import cached_property
-from typing import Literal, get_args
+from functools import cached_property, partial
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -184,7 +184,7 @@ def capture(
     with torch.inference_mode(False), torch.no_grad(), evaluation(model), layer.register_forward_hook(start_graph):
         images = images.detach().clone().to(next(model.parameters(), images).device)
         # Masking the normalized tensor, mask * (I - mean) / std, is masking towards the mean colour in pixel space.
-        background = model.mean.reshape(3, 1, 1).to(images) if protocol.mask_space == "normalized" else 0.0
+        background = torch.as_tensor(model.mean).reshape(3, 1, 1).to(images) if protocol.mask_space != "pixel" else 0.0
         logits = model(images)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
             raise ValueError(f"The model returns {_kind(logits)} for {len(images)} images; logits N×C are needed.")
@@ -296,7 +296,7 @@ def region_weights(evidence: Evidence, kind: str | None = None) -> Tensor:
     if kind == "softmax" and output.ndim == 1:
         raise ValueError("region_weights='softmax' needs logits, but the given score returns f^c alone.")
     scores = (output[:, evidence.target] if kind == "softmax" else evidence.score.read(output)).to(weights)
-    black = evidence.black_score if kind == "increase" else 0
+    black = evidence.black_score * (kind == "increase")
     weights[evidence.live] = scores.softmax(0) if kind == "softmax" else scores - black
     return weights
 
@@ -371,14 +371,14 @@ class UnionCAM(AbstractContextManager):
 
     def __call__(self, input_tensor: Tensor, targets: Sequence | None = None) -> np.ndarray:
         """Explain images (N, 3, H, W), one class each: (N, H, W) float32 in [0, 1]. Arguments as in `capture`."""
-        options, per_layer = {"targets": targets, "score": self.score, "protocol": self.protocol}, []
+        captured = partial(capture, self.model, input_tensor, targets=targets, score=self.score, protocol=self.protocol)
+        per_layer = []
         for layer in self.target_layers:
-            evidences = capture(self.model, input_tensor, target_layer=layer, **options)
-            score_regions(evidences)
+            score_regions(evidences := captured(target_layer=layer))
             per_layer.append(torch.stack([self.explain(evidence).cam for evidence in evidences]))
         return min_max(torch.stack(per_layer).mean(0)).float().cpu().numpy()
 
-    def explain(self, evidence: Evidence) -> UnionSteps:
+    def explain(self, evidence: Evidence) -> UnionSteps | Any:
         return union_cam(evidence, self.theta)
 
     def __exit__(self, *_exception):
@@ -395,7 +395,7 @@ def min_max(maps: Tensor) -> Tensor:
 
 
 @contextmanager
-def evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Generator[None, None, None]:
     """The model in evaluation mode, and afterwards each of its modules in the mode it was in.
     >>> with evaluation(model): print(model.training)
     False

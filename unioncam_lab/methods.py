@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from types import FunctionType
 from typing import Literal
 
 import torch
@@ -146,7 +147,7 @@ TITLES: dict[str, str] = {}
 NEED_REGIONS: set[str] = set()  # the methods that use the scores of the masked images
 
 
-def method(title: str, regions: bool = False) -> Callable:
+def method(title: str, regions: bool = False) -> Callable[[FunctionType], FunctionType]:
     """Register a function, Evidence -> map (H, W) in [0, 1], as a method that is called by the function's name.
 
     Example:
@@ -161,7 +162,7 @@ def method(title: str, regions: bool = False) -> Callable:
         regions: whether the method uses the scores of the masked images, so that its `seconds` include their passes.
     """
 
-    def register(function: Callable) -> Callable:
+    def register(function: FunctionType) -> FunctionType:
         @wraps(function)
         def explain(evidence: Evidence, *arguments, **options) -> Explanation:
             result = function(evidence, *arguments, **options)

@@ -22,18 +22,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
 from unioncam_core import Evidence, capture
+from unioncam_lab.classifiers import Classifier
 from unioncam_lab.images import blur
+from unioncam_lab.methods import Method
 
 Faithfulness = Literal["drop", "increase", "insertion", "deletion"]
 Localization = Literal["pointing", "energy", "iou", "best_iou"]
 ExplainedAgain = Literal["adcc", "stability", "sanity"]
 Metric = Literal[Faithfulness, Localization, ExplainedAgain]
-FAITHFULNESS: tuple[Metric, ...] = get_args(Faithfulness)  # what a run measures if it is not told
-LOCALIZATION: tuple[Metric, ...] = get_args(Localization)
-EXPLAINED_AGAIN: tuple[Metric, ...] = get_args(ExplainedAgain)
+FAITHFULNESS: tuple[Faithfulness, ...] = get_args(Faithfulness)  # what a run measures if it is not told
+LOCALIZATION: tuple[Localization, ...] = get_args(Localization)
+EXPLAINED_AGAIN: tuple[ExplainedAgain, ...] = get_args(ExplainedAgain)
 CURVES = ("insertion", "deletion")
 SEEDS = 3  # of the networks that have forgotten, for `sanity`
 ROWS_A_STEP = 8  # pixels change 8 rows' worth at a time: 224 * 8 in Group-CAM's table, 28 steps
@@ -261,7 +263,7 @@ def similarity(cam: Tensor, other: Tensor) -> float:
     return float(stats.spearmanr(cam.flatten().cpu().numpy(), other.flatten().cpu().numpy()).statistic)
 
 
-def randomize_layers(classifier: nn.Module, stages: int = 5, seed: int = 0) -> list[tuple[float, nn.Module]]:
+def randomize_layers(classifier: Classifier, stages: int = 5, seed: int = 0) -> list[tuple[float, Classifier]]:
     """Copies of a classifier that have forgotten more and more, from the top (Adebayo et al. 2018, cascading).
 
     A layer forgets by having the values of each of its parameters shuffled: their distribution stays.
@@ -322,11 +324,11 @@ TRANSFORMS = {
 
 def explain_again(
     evidence: Evidence,
-    classifier: nn.Module,
-    methods: Sequence,
+    classifier: Classifier,
+    methods: Sequence[Method],
     cams: Sequence[Tensor],
     metrics: Sequence[ExplainedAgain] = EXPLAINED_AGAIN,
-    networks: Sequence[Sequence[tuple[nn.Module, Sequence]]] = (),
+    networks: Sequence[Sequence[tuple[Classifier, Sequence[Method]]]] = (),
 ) -> list[dict]:
     """Each method's map by the metrics for which it has to explain the class again.
 
@@ -347,9 +349,9 @@ def explain_again(
         sign does not count.
     """
 
-    def explain(network: nn.Module, image: Tensor, methods: Sequence) -> list[Tensor]:
-        options = {"target_layer": network.target_layer, "targets": [evidence.target], "protocol": evidence.protocol}
-        (again,) = capture(network, image[None], **options)
+    def explain(network: Classifier, image: Tensor, methods: Sequence[Method]) -> list[Tensor]:
+        layer, targets = network.target_layer, [evidence.target]
+        (again,) = capture(network, image[None], target_layer=layer, targets=targets, protocol=evidence.protocol)
         results = [method.explain(again) for method in methods]
         return [result.cam.to(image.device) for result in results]
 

@@ -10,7 +10,7 @@ for every pass that needs no gradient. The model itself, its layers and its grad
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
@@ -101,7 +101,7 @@ class Engine(Network):
             raise ValueError(f"{count} images are to be scored; 1 or more are needed.")
         backend = self.backend_for(make(0, 1))
         unseen = progress_disabled() if self.progress and count > 2 * backend.rate else True
-        outputs, first = None, 0
+        outputs, first = [], 0
         with (
             evaluation(self.model),
             _single_thread() if backend.name == "openvino" else nullcontext(),
@@ -116,12 +116,10 @@ class Engine(Network):
                         raise
                     backend = self._shrink(backend)
                     continue
-                if outputs is None:
-                    outputs = output.new_empty(count, *output.shape[1:])
-                outputs[first:last] = output
+                outputs.append(output)
                 bar.update(last - first)
                 first = last
-        return outputs
+        return torch.cat(outputs)
 
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
         """Logits (live, C) of the masked images of each image, all in one stream; None where no channel is live.
@@ -254,7 +252,7 @@ class _Masking(nn.Module):
 
 
 @contextmanager
-def _single_thread() -> Iterator[None]:
+def _single_thread() -> Generator[None, None, None]:
     """PyTorch on one thread: its idle ones wait actively, and take OpenVINO's cores away."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -351,5 +349,5 @@ def accelerate(
     Raises:
         ValueError: no such backend or precision, or not on this device.
     """
-    model.gradient_free = Engine(model, backend, precision, chunk, progress, threads)
+    model.gradient_free = Engine(model, backend, precision, chunk, progress, threads)  # ty: ignore[invalid-assignment]
     return model

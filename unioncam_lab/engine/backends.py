@@ -7,7 +7,7 @@ what was asked.
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Literal
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 # OpenVINO reports every import of it over the network, by this package, where that can be imported.
-sys.modules.setdefault("openvino_telemetry", None)  # ty: ignore
+sys.modules.setdefault("openvino_telemetry", None)  # ty: ignore[no-matching-overload]
 
 Function = Callable[[Tensor], Tensor]
 Built = tuple[Function, Sequence[int]]  # and the batch sizes that it supports
@@ -38,7 +38,10 @@ def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Seque
     """
     size = sizes[0] if len(sizes) == 1 else 4 if noise.device.type == "cpu" else 64
     model = _in_precision(model, precision)
-    options = {"freezing": True, "triton.cudagraphs": noise.device.type == "cuda"}
+    options: dict[str, str | int | bool | Callable] = {
+        "freezing": True,
+        "triton.cudagraphs": noise.device.type == "cuda",
+    }
     compiled = torch.compile(model, dynamic=False, options=options)
     fast, eager = (_torch_network(each, noise.device, precision) for each in (compiled, model))
     # A CUDA graph writes each result where it wrote the last one.
@@ -103,7 +106,7 @@ def _in_precision(model: nn.Module, precision: Precision) -> nn.Module:
     return model
 
 
-def _torch_network(module: nn.Module, device: torch.device, precision: Precision) -> Function:
+def _torch_network(module: Callable, device: torch.device, precision: Precision) -> Function:
     half = HALF.get(precision)
 
     def network(images: Tensor) -> Tensor:
@@ -119,9 +122,9 @@ def _torch_network(module: nn.Module, device: torch.device, precision: Precision
 
 
 @contextmanager
-def nvidia_settings(precision: Precision) -> Iterator[None]:
+def nvidia_settings(precision: Precision) -> Generator[None, None, None]:
     """Multiplications in TF32 or not, and each convolution by the algorithm that is measured to be fastest."""
-    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # ty: ignore[missing-attribute]
     before = [backend.fp32_precision for backend in backends], torch.backends.cudnn.benchmark
     try:
         for backend in backends:
