@@ -30,6 +30,7 @@ from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 from tqdm.auto import tqdm
 
 from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, score_regions
+from unioncam_lab import DATA
 from unioncam_lab.classifiers import Classifier, load_classifier
 from unioncam_lab.engine import HALF, BackendName, Engine, Precision, accelerate, distinct_masks, hidden, rate
 from unioncam_lab.images import DEMO_PHOTOS, demo_photo
@@ -65,7 +66,7 @@ METHODS: dict[str, Callable[[Classifier, Tensor], None]] = {
     "Score-CAM of torchcam": _torchcam,
 }
 ACCELERATED = ("UnionCAM", "Score-CAM")
-RECORDS = Path(__file__).parent.parent / "data" / "records"
+RECORDS = DATA / "records"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from unioncam_core import Protocol, capture
-from unioncam_lab import literal
+from unioncam_lab import DATA, literal
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.engine import Engine, Precision, hidden
 from unioncam_lab.images import LISTS, Picture, listed, pictures, sample
@@ -57,7 +57,7 @@ from unioncam_lab.metrics import (
 )
 from unioncam_lab.provenance import provenance
 
-RECORDS = Path(__file__).parent.parent / "data" / "records"
+RECORDS = DATA / "records"
 ENGINE = ("backend", "precision", "chunk", "threads")  # what an entry of `started` says of how masked images are scored
 # What the paper's tables compare.
 PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")

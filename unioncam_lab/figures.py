@@ -19,11 +19,11 @@ from pandas import DataFrame
 from torch import Tensor
 
 from unioncam_core import Evidence, FusionSteps, UnionSteps, denoise, fuse, pixel_weights
+from unioncam_lab import FIGURES
 from unioncam_lab.methods import CONTROLS, find_title
 from unioncam_lab.metrics import FAITHFULNESS, auc
 from unioncam_lab.tables import LEVEL, QUANTITIES, interval
 
-FOLDER = Path(__file__).parent.parent / "figures"
 # One colour for each map and method throughout the project, told apart by colour-blind readers too (Okabe-Ito).
 COLOURS = {
     "denoising": "#0072B2",
@@ -70,7 +70,7 @@ def show(figure: Figure, name: str, alt: str):
     The folder is figures/, or what the environment variable UNIONCAM_FIGURES names. What is displayed, and so stored in
     the notebook, is a JPEG: with photos in it, it is a fifth of the size.
     """
-    folder = Path(os.environ.get("UNIONCAM_FIGURES") or FOLDER)
+    folder = Path(os.environ.get("UNIONCAM_FIGURES") or FIGURES)
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", metadata={"Software": None, "Description": alt})
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": alt})

@@ -18,8 +18,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
-CUTOUTS = Path(__file__).parent.parent / "data" / "cutouts"
-LISTS = Path(__file__).parent.parent / "data" / "lists"
+from unioncam_lab import DATA
+
+CUTOUTS, LISTS = DATA / "cutouts", DATA / "lists"
 PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 Fit = Literal["square", "center-crop"]
 

@@ -8,7 +8,6 @@ train_shapes.py trains it.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vgg import make_layers
 
+from unioncam_lab import DATA
 from unioncam_lab.images import BACKGROUNDS, Scene, SceneKind, SceneObject, draw_background
 
-WEIGHTS = Path(__file__).parent.parent / "data" / "shapes_vgg" / "weights.safetensors"
+WEIGHTS = DATA / "shapes_vgg" / "weights.safetensors"
 SIZE = 96  # side of a scene in pixels
 TRAINING_SEEDS = 10**6  # the first; scenes of smaller seeds are never trained on
 
