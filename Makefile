@@ -89,7 +89,7 @@ INSTALL = install --quiet --require-hashes --requirement
 	@$(PYTHON) -m venv .venv
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
 	@{ $(BIN)/python -m pip $(INSTALL) .venv/uv.txt && $(BIN)/uv pip $(INSTALL) requirements.lock --python $(BIN)/python; } || { \
-		echo "uv could not install the packages, so pip does: about 3 minutes."; \
+		echo "uv could not install the packages, so pip does: about 5 minutes."; \
 		$(BIN)/python -m pip $(INSTALL) requirements.lock; \
 	}
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

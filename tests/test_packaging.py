@@ -168,6 +168,7 @@ def test_each_module_is_installed():
     assert set(PYPROJECT["tool"]["setuptools"]["py-modules"]) == {path.stem for path in ROOT.glob("*.py")}
 
 
+@pytest.mark.slow
 def test_without_a_checkout_the_laboratory_says_so(tmp_path):
     """`accelerate`, which the README offers for one's own network, needs no checkout."""
     shutil.copytree(ROOT / "unioncam_lab", tmp_path / "unioncam_lab", ignore=shutil.ignore_patterns("__pycache__"))
@@ -195,7 +196,6 @@ def test_without_a_checkout_the_laboratory_says_so(tmp_path):
     ]
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_the_modules_and_their_files(tmp_path):
     """Built by setuptools of this environment, in a copy, since a build leaves folders behind."""
     pytest.importorskip("setuptools")
