@@ -2,6 +2,30 @@
 
 import ast
 import os
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "figures"
+DATA: Path
+
+
+def __getattr__(name: str) -> Path:
+    """DATA, the folder of pictures, weights and records, for the modules that read it.
+
+    The other modules, `engine` among them, need no checkout, so the check comes when DATA is asked for.
+
+    Raises:
+        FileNotFoundError: the package was installed without a checkout, which alone holds the folder.
+    """
+    if name != "DATA":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    data = ROOT / "data"
+    if not (data / "published.json").exists():
+        raise FileNotFoundError(
+            f"The laboratory runs from a checkout, whose pictures, weights and records are not in {data}: "
+            "run `pip install -e '.[lab]'` in a clone of the repository."
+        )
+    return data
 
 
 def literal(text: str):

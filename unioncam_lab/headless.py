@@ -25,10 +25,9 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from unioncam_lab import literal
+from unioncam_lab import FIGURES, ROOT, literal
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS, FIGURES = ROOT / "notebooks", ROOT / "figures"
+NOTEBOOKS = ROOT / "notebooks"
 # MathJax and its fonts lie beside the pages, so that equations need no network.
 MATHJAX = Path(jupyter_server_mathjax.__file__).parent / "static"
 MATHJAX_URL = "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full,Safe"

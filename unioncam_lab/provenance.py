@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import torch
 
-ROOT = Path(__file__).parent.parent
+from unioncam_lab import ROOT
+
 # What computes, what reads and resizes pictures, what draws samples and scenes, and what brings weights.
 PACKAGES = (
     *("torch", "torchvision", "openvino", "grad-cam", "torchcam", "numpy", "scipy", "pandas", "pillow", "scikit-image"),

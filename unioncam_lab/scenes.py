@@ -2,7 +2,6 @@
 
 import csv
 from functools import cache
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -10,9 +9,10 @@ import skimage.data
 import torch
 from PIL import Image, ImageOps
 
+from unioncam_lab import DATA
 from unioncam_lab.images import Scene, SceneKind, SceneObject
 
-CUTOUTS = Path(__file__).parent.parent / "data" / "cutouts"
+CUTOUTS = DATA / "cutouts"
 # Grey textures of scikit-image (CC0) and the colour each is multiplied by; "sky" is drawn.
 GROUNDS = {"grass": (0.75, 1.0, 0.45), "gravel": (1.0, 0.93, 0.82), "brick": (1.25, 0.9, 0.75)}
 BACKGROUNDS = (*GROUNDS, "sky")

@@ -21,16 +21,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from unioncam_lab import DATA
 from unioncam_lab.datasets import label_of
 from unioncam_lab.methods import find_title
 
-PUBLISHED = Path(__file__).parent.parent / "data" / "published.json"
+PUBLISHED = DATA / "published.json"
 TABLES = ("table 1", "table 2", "table 3", "table 4")
 LIBRARY = "xplain-cam"  # what the library of a Fusion-CAM author reports, on VGG19
 RESAMPLES = 9999

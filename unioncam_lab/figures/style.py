@@ -12,7 +12,6 @@ import seaborn as sns
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
-FOLDER = Path(__file__).parents[2] / "figures"
 # Each map and method has one colour throughout the project. Colour-blind readers can tell them apart (Okabe-Ito).
 COLOURS = {
     "denoising": "#0072B2",
@@ -69,7 +68,7 @@ def show(figure: Figure, name: str, alt: str):
         name: the files' name without a suffix.
         alt: a description for readers who do not see the figure.
     """
-    folder = Path(os.environ.get("UNIONCAM_FIGURES") or FOLDER)
+    folder = Path(os.environ.get("UNIONCAM_FIGURES") or FIGURES)
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", metadata={"Software": None, "Description": alt})
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": alt})
