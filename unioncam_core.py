@@ -37,7 +37,6 @@ class Protocol:
     """What the paper does not say, as named options. The defaults are the plainest reading of its text."""
 
     class_score: Literal["probability", "logit"] = "probability"  # f^c: softmax probability of c, or its logit
-    explained_class: Literal["top-1", "label"] = "top-1"  # c where no target is given; "label": one must be given
     gradient_of: Literal["logit", "probability"] = "logit"  # what W differentiates
     mask_space: Literal["pixel", "normalized"] = "pixel"  # what a mask of 0 shows: black, or the mean colour
     region_weights: Literal["score", "softmax", "increase"] = "score"  # W_R: f^c, softmax_k of logit_c, f^c - f^c(I_b)
@@ -45,10 +44,6 @@ class Protocol:
     relu: bool = True  # negative evidence in L_Denoising and L_Region is set to 0
     percentile_over: Literal["channel", "positive", "map"] = "channel"  # Eq. 1: of W^k, of W^k > 0, of the map's pixels
     clamp_beta: bool = False  # a negative contribution counts as 0 in Eq. 6
-    # Choices about the picture and the network, which unioncam_lab's load_photo and load_classifier read:
-    image_fit: Literal["square", "center-crop"] = "square"  # resize to a square, or the short side and crop
-    normalization: Literal["inside", "none"] = "inside"  # training mean and deviation, applied in the classifier or not
-    target_layer: Literal["activation", "pool"] = "activation"  # last map after its activation, or after its max-pool
 
     def __post_init__(self):
         for option in fields(self):
@@ -169,7 +164,7 @@ def capture(
     """
     layer, name = _find_layer(model, target_layer)
     _check_images(images, model)
-    classes = _check_targets(targets, images, protocol)
+    classes = _check_targets(targets, images)
     outputs = []
 
     def cut(_module, _inputs, output):
@@ -538,11 +533,9 @@ def _check_images(images: Tensor, model: nn.Module):
         raise TypeError(f"The images are {images.dtype} and the model is {dtype}; they must be the same.")
 
 
-def _check_targets(targets: Sequence | None, images: Tensor, protocol: Protocol) -> list[list[int]] | None:
+def _check_targets(targets: Sequence | None, images: Tensor) -> list[list[int]] | None:
     """Each image's classes, from indices, sequences of indices or pytorch-grad-cam's ClassifierOutputTargets."""
     if targets is None:
-        if protocol.explained_class == "label":
-            raise ValueError("The protocol explains the label, so targets must be given.")
         return None
     if isinstance(targets, str) or not hasattr(targets, "__len__") or len(targets) != len(images):
         raise ValueError(f"targets is {targets!r}; one target for each of the {len(images)} images is needed.")

@@ -4,7 +4,9 @@ import difflib
 import importlib.util
 import pickle
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -43,6 +45,19 @@ LAST_FEATURE_MAP: dict[str, Callable[[nn.Module], nn.Module]] = {
 MRI_CLASSES = ["glioma", "meningioma", "notumor", "pituitary"]
 
 
+@dataclass(frozen=True)
+class LabProtocol(Protocol):
+    """The core's Protocol, and what the paper does not say about the picture, its class and the network.
+
+    The core reads none of these four: `experiment.run`, `load_photo` and `load_classifier` do.
+    """
+
+    explained_class: Literal["top-1", "label"] = "top-1"  # the network's first answer, or the picture's label
+    image_fit: Literal["square", "center-crop"] = "square"  # resize to a square, or the short side and crop
+    normalization: Literal["inside", "none"] = "inside"  # training mean and deviation, applied in the classifier or not
+    target_layer: Literal["activation", "pool"] = "activation"  # last map after its activation, or after its max-pool
+
+
 class Classifier(nn.Module):
     """RGB images (N, 3, H, W) in [0, 1] -> logits (N, C).
 
@@ -56,9 +71,11 @@ class Classifier(nn.Module):
         input_size: side of the square image the network was trained for, in pixels.
         mean, std: (1, 3, 1, 1), what images are normalized with; 0 and 1 under `normalization="none"`.
         input_range: the values an image may have, (0, 1).
+        gradient_free: images -> logits, for the passes without gradient; `accelerate` sets it.
     """
 
     input_range = (0.0, 1.0)
+    gradient_free: Callable[[Tensor], Tensor]
 
     def __init__(
         self,
@@ -91,7 +108,10 @@ class Classifier(nn.Module):
 
 
 def load_classifier(
-    name: str, device: str | torch.device | None = None, protocol: Protocol = Protocol(), pretrained: bool = True
+    name: str,
+    device: str | torch.device | None = None,
+    protocol: LabProtocol = LabProtocol(),
+    pretrained: bool = True,
 ) -> Classifier:
     """A pretrained classifier, ready to be explained. Its passes without gradient are accelerated.
 
@@ -106,10 +126,13 @@ def load_classifier(
         pretrained: False for random weights, the same every time and not downloaded: to measure what a network costs.
 
     Raises:
-        ValueError: no such classifier, or it has no max-pool to take the target layer after.
+        ValueError: no such classifier, no such device, or no max-pool to take the target layer after.
         RuntimeError: the weights are not installed, or could not be downloaded or read; says what to install, or which
             file to put where.
     """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is '{device}', but PyTorch finds no NVIDIA GPU here.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = OURS[name](pretrained) if name in OURS else _from_torchvision(name, pretrained)
@@ -121,7 +144,6 @@ def load_classifier(
         feature_map = features[-1]
     if protocol.normalization == "none":
         mean, std = [0.0] * 3, [1.0] * 3
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return accelerate(Classifier(name, network, feature_map, classes, size, mean, std).eval().to(device))
 
 

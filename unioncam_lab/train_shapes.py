@@ -1,12 +1,7 @@
-"""Trains shapes_vgg, minutes on 2 cores: python -m unioncam_lab.train_shapes (make shapes).
+"""Trains shapes_vgg, in minutes on 2 cores. The command is python -m unioncam_lab train (make shapes)."""
 
-Writes the weights and, beside them, training.json: settings, losses, and what `shapes.examine` found.
-"""
-
-import argparse
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -84,25 +79,18 @@ def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) 
     return network.to(memory_format=torch.contiguous_format).eval(), losses
 
 
-def main(arguments: Sequence[str] | None = None):
-    parser = argparse.ArgumentParser(prog="python -m unioncam_lab.train_shapes", description="Train shapes_vgg again.")
-    parser.add_argument("--count", type=int, default=14000, help="scenes to train on")
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0, help="of the network's first weights and of the order")
-    parser.add_argument("--out", type=Path, default=WEIGHTS.parent, help="folder for the weights and their record")
-    options = parser.parse_args(arguments)
+def train_and_save(out: Path = WEIGHTS.parent, count: int = 14000, epochs: int = 16, seed: int = 0) -> dict[str, float]:
+    """Train the network and write its weights into a folder.
+
+    Beside them, training.json holds the settings, the losses, and what `examine` found. That is returned.
+    """
     start = time.perf_counter()
-    network, losses = train(options.count, options.epochs, seed=options.seed)
+    network, losses = train(count, epochs, seed=seed)
     seconds = time.perf_counter() - start
     found = examine(lambda images: network((images - MEAN[0]) / STD[0]))
-    options.out.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), options.out / WEIGHTS.name)
-    settings = {"count": options.count, "epochs": options.epochs, "seed": options.seed}
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), out / WEIGHTS.name)
+    settings = {"count": count, "epochs": epochs, "seed": seed}
     record = {"settings": settings, "seconds": round(seconds), "losses": losses, "percent of 1000 fresh scenes": found}
-    (options.out / "training.json").write_text(json.dumps(record | {"made": provenance()}, indent=1) + "\n")
-    for name, percent in found.items():
-        print(f"{percent:5.1f} %  {name}")
-
-
-if __name__ == "__main__":
-    main()
+    (out / "training.json").write_text(json.dumps(record | {"made": provenance()}, indent=1) + "\n")
+    return found
