@@ -427,12 +427,7 @@ def test_negative_contributions_can_count_as_zero(images):
             assert clamp.selected == "region"
 
 
-def test_a_label_protocol_needs_targets(tiny, images):
-    with pytest.raises(ValueError, match="explains the label, so targets must be given"):
-        explain(tiny, images, protocol=Protocol(explained_class="label"))
-
-
-@pytest.mark.parametrize(("option", "value"), [("class_score", "softmax"), ("relu", "yes"), ("image_fit", None)])
+@pytest.mark.parametrize(("option", "value"), [("class_score", "softmax"), ("relu", "yes"), ("clamp_beta", None)])
 def test_protocol_refuses_what_it_does_not_know(option, value):
     with pytest.raises(ValueError, match=f"Protocol.{option} is {value!r}; it can be"):
         Protocol(**{option: value})

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from torchvision import models
 
-from unioncam_lab import experiment, findings
+from unioncam_lab import findings, store
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -118,7 +118,7 @@ def test_a_verdict_follows_from_the_records(monkeypatch):
 
 
 def test_every_record_is_a_finished_run_that_says_how_it_was_made():
-    runs = sorted(path.parent for path in experiment.RECORDS.rglob("run.json"))
+    runs = sorted(path.parent for path in store.RECORDS.rglob("run.json"))
     assert len(runs) >= 8
     new = {
         "changed",
@@ -133,7 +133,7 @@ def test_every_record_is_a_finished_run_that_says_how_it_was_made():
         "pillow",
     }
     for path in runs:
-        run = experiment.load(path)
+        run = store.load(path)
         assert run.info["finished"]
         assert all(re.fullmatch("[0-9a-f]{40}", start["commit"]) for start in run.info["started"])
         if "start" in run.records:  # older records do not say it

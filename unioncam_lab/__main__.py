@@ -122,10 +122,10 @@ def _names(text: str) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """All commands with their options."""
     main = _Parser(prog="unioncam", description="The laboratory around UnionCAM: experiments, tables, notebooks.")
-    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND [OPTION]", title="commands")
 
     def add(name: str, command: Callable[..., int], line: str, example: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.", epilog=example)
+        added = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.")
         added.formatter_class = argparse.RawDescriptionHelpFormatter
         added.epilog = f"example:\n  unioncam {name} {example}".rstrip()
         added.set_defaults(function=command)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vgg import cfgs, make_layers
 
-from unioncam_core import Protocol
+from unioncam_core import Protocol, evaluation
 from unioncam_lab import shapes
 from unioncam_lab.engine import accelerate
 
@@ -103,7 +103,8 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def predict(self, image: Tensor, k: int = 3) -> list[tuple[str, float]]:
         """The k most probable classes of one image (3, H, W), with their softmax probabilities."""
-        top = self(image[None].to(self.mean)).softmax(1)[0].topk(k)
+        with evaluation(self):
+            top = self(image[None].to(self.mean)).softmax(1)[0].topk(k)
         return [(self.classes[i], p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
 
 

@@ -7,8 +7,8 @@
     run, serial        all pictures of a Setup, kept in a folder; `serial` computes them one after the other
     table_setup        the Setup by which a notebook recreates a table of the paper
 
-The same run gives the same numbers: backend, precision, batch size and threads are chosen once, written to run.json, and
-used again when the run continues.
+The same run gives the same numbers: backend, precision, batch size and threads are chosen once, written to run.json,
+and used again when the run continues.
 """
 
 import hashlib
@@ -196,8 +196,8 @@ class Laboratory:
             )
             raise RuntimeError(
                 f"The run was begun with {then}; this machine offers {here}. Continue it where it was begun, or "
-                "here with --elsewhere: its numbers may then differ in their last digits, and each row says where it was "
-                "made."
+                "here with --elsewhere: its numbers may then differ in their last digits, and each row says where "
+                "it was made."
             )
 
     def class_of(self, label: str | None) -> int | None:

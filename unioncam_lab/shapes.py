@@ -8,6 +8,7 @@ train_shapes.py trains it.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vgg import make_layers
 
+from unioncam_core import evaluation
 from unioncam_lab.images import BACKGROUNDS, Scene, SceneKind, SceneObject, draw_background
 
 WEIGHTS = Path(__file__).parent.parent / "data" / "shapes_vgg" / "weights.safetensors"
@@ -162,6 +164,12 @@ def labelled(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
     return torch.stack([scene.image for scene in scenes]), shares
 
 
+def _logits(classifier: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Logits (N, C) of images (N, 3, H, W). A network is in evaluation mode for it, and afterwards as it was."""
+    with evaluation(classifier) if isinstance(classifier, nn.Module) else nullcontext():
+        return torch.cat([classifier(part) for part in images.split(64)])
+
+
 @torch.no_grad()
 def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[str, float]:
     """Does it name fresh scenes, and does it look at the object? Percent of `count` scenes each, of one class.
@@ -187,12 +195,12 @@ def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[s
     }
     found = {}
     for name, pictures in shown.items():
-        sure, answers = torch.cat([classifier(part) for part in pictures.split(64)]).softmax(1).max(1)
+        sure, answers = _logits(classifier, pictures).softmax(1).max(1)
         found[name] = 100 * float((answers == labels).double().mean())
         if name == "object painted over":
             found["sure without the object"] = 100 * float(sure.double().mean())
     scenes = [draw_scene("two classes", i) for i in range(count)]
     images, shares = labelled(scenes)
-    answers = torch.cat([classifier(part) for part in images.split(64)]).topk(2).indices
+    answers = _logits(classifier, images).topk(2).indices
     found["both of two classes"] = 100 * float((shares.gather(1, answers) > 0).all(1).double().mean())
     return found

@@ -6,8 +6,8 @@
     RECORDS            the folder of the records that come with the project
 
 `run.json` holds every option, versions and checksums; `journal.jsonl` holds a line for each picture until the run is
-finished; then `records.parquet` holds a row for each picture and method. The column `start` of a row counts, from 0, the
-entry of run.json's `started` that says with what the row was computed.
+finished; then `records.parquet` holds a row for each picture and method. The column `start` of a row is the position,
+from 0, of the entry in run.json's `started` that says with what the row was computed.
 
 Nothing here knows a metric. A column whose name ends in `_curve` or `_rho` holds arrays, one that begins with `beta_`
 holds floats.
