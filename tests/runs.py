@@ -1,5 +1,6 @@
-"""Runs of a network that is small enough for hundreds of them."""
+"""Small runs: of a network that is small enough for hundreds of them, and of notebooks of few cells."""
 
+import nbformat
 import pandas as pd
 import pytest
 from tiny import TinyClassifier
@@ -52,3 +53,13 @@ def same(left: pd.DataFrame, right: pd.DataFrame):
 def write_list(path, *names):
     path.write_text("".join(f"{name}\n" for name in names))
     return path
+
+
+def notebook(folder, name, *cells, text="# A title\n\nIts *lead*\nin two lines.\n\nMore. See [b](b.ipynb). $x^2$"):
+    parts = [nbformat.v4.new_markdown_cell(text), *map(nbformat.v4.new_code_cell, cells)]
+    if parts[1:]:
+        parts[1].metadata.tags = ["parameters"]
+    made = nbformat.v4.new_notebook(cells=parts)
+    made.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(made, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"

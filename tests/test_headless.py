@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from runs import notebook
 
 from unioncam_lab import headless
 
@@ -16,16 +17,6 @@ import numpy as np
 from unioncam_lab import figures
 figures.show(figures.row({"noise": np.zeros((4, 4, 3))}), "noise", alt="Nothing at all")
 """
-
-
-def notebook(folder, name, *cells, text="# A title\n\nIts *lead*\nin two lines.\n\nMore. See [b](b.ipynb). $x^2$"):
-    parts = [nbformat.v4.new_markdown_cell(text), *map(nbformat.v4.new_code_cell, cells)]
-    if parts[1:]:
-        parts[1].metadata.tags = ["parameters"]
-    made = nbformat.v4.new_notebook(cells=parts)
-    made.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(made, folder / f"{name}.ipynb")
-    return folder / f"{name}.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from runs import eager_tiny, starts, write_list
+from runs import eager_tiny, notebook, starts, write_list
 from safetensors.torch import load_file
-from test_headless import notebook
 
 from unioncam_lab import __main__, bench, engine, experiment, findings, headless, shapes, train_shapes
 from unioncam_lab.__main__ import main

@@ -203,7 +203,9 @@ class Laboratory:
     def class_of(self, label: str | None) -> int | None:
         """The number of the class with this label: its name, or a WordNet id if the dataset has one for each class."""
         numbers = {name: i for i, name in enumerate(self.classifier.classes)}
-        return (self._wordnet if re.fullmatch(WORDNET, label or "") else numbers).get(label)
+        if label not in numbers and re.fullmatch(WORDNET, label or ""):
+            numbers = self._wordnet
+        return numbers.get(label)
 
     @cached_property
     def _wordnet(self) -> dict[str, int]:
