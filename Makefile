@@ -12,7 +12,7 @@ help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: .venv/ready ## run the notebooks on the built-in network and photos (one: make demo NB=02)
-	@$(BIN)/python -m unioncam_lab.headless $(NB)
+	@$(BIN)/python -m unioncam_lab notebooks $(NB)
 
 quick: .venv/ready ## run the checks that take seconds, after each change
 	$(call run_checks,lint format types fast)
@@ -66,13 +66,13 @@ lock: .venv/ready ## write requirements.lock and environment.yml for pyproject.t
 	@cp .venv/environment.yml environment.yml
 
 bench: .venv/ready ## measure what an explanation costs, beside two libraries (more: make bench ARGS=--help)
-	@$(BIN)/python -m unioncam_lab.bench $(ARGS)
+	@$(BIN)/python -m unioncam_lab bench $(ARGS)
 
 lab: .venv/ready ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
 shapes: .venv/ready ## train the classifier of drawn shapes again, in minutes
-	$(BIN)/python -m unioncam_lab.train_shapes $(ARGS)
+	$(BIN)/python -m unioncam_lab train $(ARGS)
 
 notebooks: .venv/ready ## run the committed notebooks again and store their outputs
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/$(NB)*.ipynb

@@ -1,7 +1,9 @@
 """What many tests start from."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import TinyCNN
 
 from unioncam_lab.classifiers import load_classifier
@@ -20,3 +22,24 @@ def images():
 @pytest.fixture(scope="session")
 def classifier():
     return load_classifier("efficientnet_lite0", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """60 pictures of noise, 3 of them in a folder within."""
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "more").mkdir()
+    noise = np.random.default_rng(0)
+    for i in range(60):
+        pixels = noise.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / ("more" if i < 3 else ".") / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For networks so small that a second thread would only be waited for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -10,8 +10,8 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 from torchvision import models
 
-from unioncam_core import Protocol, capture
-from unioncam_lab.classifiers import LAST_FEATURE_MAP, load_classifier
+from unioncam_core import capture
+from unioncam_lab.classifiers import LAST_FEATURE_MAP, LabProtocol, load_classifier
 from unioncam_lab.images import demo_photos
 
 # Of the RegNets, which cannot be made without memory for their weights, the two smallest.
@@ -105,7 +105,7 @@ def test_vgg16s_two_target_layers(monkeypatch):
     monkeypatch.setattr(nn.Module, "to", lambda self, *_: self)
     with torch.device("meta"):
         default = load_classifier("vgg16", "cpu")
-        pooled = load_classifier("vgg16", "cpu", Protocol(target_layer="pool"))
+        pooled = load_classifier("vgg16", "cpu", LabProtocol(target_layer="pool"))
     assert default.target_layer is default.network.features[29]
     assert pooled.target_layer is pooled.network.features[30]
 
@@ -130,7 +130,7 @@ def test_normalization_can_be_left_out(hub):
     torch.manual_seed(0)
     network = stand_in(hub, models.SqueezeNet1_1_Weights.DEFAULT, models.squeezenet1_1(weights=None))
     classifier, image = (
-        load_classifier("squeezenet1_1", "cpu", Protocol(normalization="none")),
+        load_classifier("squeezenet1_1", "cpu", LabProtocol(normalization="none")),
         torch.rand(1, 3, 64, 64),
     )
     with torch.no_grad():
@@ -171,10 +171,22 @@ def test_an_unknown_name_gets_a_suggestion(name, near):
 
 def test_no_pool_behind_the_last_feature_map():
     with pytest.raises(ValueError, match="efficientnet_lite0 has no max-pool behind its last feature map"):
-        load_classifier("efficientnet_lite0", "cpu", Protocol(target_layer="pool"))
+        load_classifier("efficientnet_lite0", "cpu", LabProtocol(target_layer="pool"))
 
 
 def test_images_outside_zero_to_one_are_refused(classifier):
     images = torch.rand(1, 3, 64, 64) * 2 - 0.5
     with pytest.raises(ValueError, match=r"The images range from -0.5 to 1.5; this classifier takes 0 to 1\."):
         capture(classifier, images, target_layer=classifier.target_layer)
+
+
+@pytest.mark.parametrize(("option", "value"), [("image_fit", None), ("target_layer", "last"), ("relu", "yes")])
+def test_a_lab_protocol_refuses_what_it_does_not_know(option, value):
+    with pytest.raises(ValueError, match=f"Protocol.{option} is {value!r}; it can be"):
+        LabProtocol(**{option: value})
+
+
+def test_a_device_that_is_missing_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device is 'cuda', but PyTorch finds no NVIDIA GPU here"):
+        load_classifier("shapes_vgg", "cuda")

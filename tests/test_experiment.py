@@ -1,72 +1,37 @@
-"""That a run computes what it says, goes on after any stop, and says in one sentence what is wrong."""
+"""That a run computes what it says, goes on after any stop, and leaves what it was given as it was."""
 
 import errno
-import json
 import multiprocessing
 import os
+import pickle
 import random
-import re
 import resource
 import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
-from tiny import TinyCNN
+from runs import TINY_METHODS, eager_tiny, same, starts, stopped_run, tiny_run, tiny_setup, write_list
+from tiny import TinyClassifier, state
 
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import engine, experiment
+from unioncam_lab.classifiers import LabProtocol
 from unioncam_lab.datasets import LISTS
 from unioncam_lab.engine import accelerate
-from unioncam_lab.experiment import ENGINE, Journal, at_scale, load, main, run
+from unioncam_lab.experiment import ENGINE, Setup, explain_picture, run, serial, table_setup
 from unioncam_lab.images import Picture, load_photo
 from unioncam_lab.methods import grad_cam
 from unioncam_lab.metrics import SEEDS, adcc, evaluate, localize
-from unioncam_lab.report import write_report
 from unioncam_lab.shapes import draw_scene
+from unioncam_lab.store import load
 
-TINY_METHODS = ["grad_cam", "score_cam", "union_cam", "union_cam:theta=60", "group_cam:groups=3"]
-
-
-class TinyClassifier(TinyCNN):
-    """TinyCNN with what `load_classifier` gives."""
-
-    name, input_size = "tiny", 12
-    classes = ("ant", "bee", "cat", "dog", "eel")
-
-    def __init__(self, seed=0):
-        super().__init__(seed)
-        self.float()
-
-    @property
-    def target_layer(self):
-        return self.relu2
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory):
-    """60 pictures of noise, 3 of them in a folder within."""
-    root = tmp_path_factory.mktemp("pictures")
-    (root / "more").mkdir()
-    noise = np.random.default_rng(0)
-    for i in range(60):
-        pixels = noise.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / ("more" if i < 3 else ".") / f"{i:02}.png")
-    return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For networks so small that a second thread would only be waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -76,43 +41,8 @@ def two_threads():
     torch.set_num_threads(1)
 
 
-def eager_tiny():
-    """With an engine that has nothing to measure, so that most tests need not wait for it."""
-    return accelerate(TinyClassifier(), "eager", chunk=8)
-
-
-def tiny_run(folder, out=None, **options):
-    classifier = options.pop("classifier", None) or eager_tiny()
-    return run(str(folder), classifier, options.pop("methods", TINY_METHODS), out=out, **options)
-
-
-def stopped_run(folder, out, after, **options):
-    """A run that is interrupted when the journal has `after` pictures."""
-    append = Journal.append
-
-    def stop(journal, entry):
-        append(journal, entry)
-        if sum(1 for _ in journal.entries()) == after:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Journal, "append", stop)
-        with pytest.raises(KeyboardInterrupt):
-            tiny_run(folder, out, **options)
-
-
-def starts(made):
-    """Which start each picture was computed by, in the order of the pictures."""
-    return made.records.groupby("image", sort=False)["start"].unique().map(list).tolist()
-
-
-def same(left: pd.DataFrame, right: pd.DataFrame):
-    """Equal to the last bit, but for the seconds."""
-    pd.testing.assert_frame_equal(left.drop(columns="seconds"), right.drop(columns="seconds"), check_exact=True)
-
-
 @pytest.fixture(scope="module")
-def whole(folder, tmp_path_factory):
+def whole(one_thread, folder, tmp_path_factory):
     return tiny_run(folder, tmp_path_factory.mktemp("whole") / "run")
 
 
@@ -149,7 +79,7 @@ def test_an_image_takes_one_capture_and_one_pass_whatever_the_methods(folder, mo
         tiny = eager_tiny()
         tiny.register_forward_pre_hook(lambda _, inputs: counts.update(images=counts["images"] + len(inputs[0])))
         counts.update(capture=0)
-        run(str(folder), tiny, methods, ["drop"], limit=1)
+        tiny_run(folder, classifier=tiny, methods=methods, metrics=["drop"], limit=1)
         return counts["images"], counts["capture"]
 
     alone, once = images_seen(["score_cam"])
@@ -161,7 +91,7 @@ def test_an_image_takes_one_capture_and_one_pass_whatever_the_methods(folder, mo
 def test_what_a_run_was_made_with_is_kept(whole, folder):
     options = whole.info["options"]
     assert options["methods"] == TINY_METHODS
-    assert options["protocol"] == asdict(Protocol())
+    assert options["protocol"] == asdict(LabProtocol())
     assert whole.info["available"] == 60
     assert torch.__version__.startswith(whole.info["started"][0]["torch"])
     (started,) = whole.info["started"]
@@ -169,7 +99,8 @@ def test_what_a_run_was_made_with_is_kept(whole, folder):
     assert (whole.records["start"] == 0).all()
     assert "list" not in options
     assert tiny_run(folder, limit=1).info["options"]["weights"] == options["weights"]
-    assert run(str(folder), TinyClassifier(1), ["grad_cam"], limit=1).info["options"]["weights"] != options["weights"]
+    other = tiny_run(folder, classifier=TinyClassifier(1), methods=["grad_cam"], limit=1)
+    assert other.info["options"]["weights"] != options["weights"]
 
 
 def test_a_finished_run_is_read_and_not_computed_again(whole, folder, tmp_path, monkeypatch):
@@ -316,80 +247,137 @@ def test_changed_code_is_a_new_start(folder, tmp_path, monkeypatch):
     assert starts(made) == [[0]] * 2 + [[1]] * 3 + [[0]] * 3
 
 
+SETTINGS = ("backend", "precision", "chunk", "progress", "threads")
+
+
+@pytest.mark.parametrize("ending", ["finished", "error", "interrupted"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("accelerated", [True, False])
-def test_a_run_leaves_the_classifier_as_it_was(folder, accelerated, two_threads):
+def test_a_run_leaves_the_classifier_as_it_was(folder, tmp_path, accelerated, precision, ending, two_threads):
     tiny = TinyClassifier()
     if accelerated:
-        accelerate(tiny, "eager", chunk=3)
-    before, threads = dict(vars(tiny)), torch.get_num_threads()
-    settings = dict(vars(tiny.gradient_free)) if accelerated else None
-    made = tiny_run(folder, classifier=tiny, limit=1, methods=["grad_cam"])
-    with pytest.raises(ValueError, match="groups is 0"):
-        tiny_run(folder, classifier=tiny, limit=1, methods=["group_cam:groups=0"])
-    assert vars(tiny).keys() == before.keys()
-    assert torch.get_num_threads() == threads
+        accelerate(tiny, "eager", chunk=3, threads=1)
+    before, attributes = state(tiny), dict(vars(tiny))
+    settings = [getattr(tiny.gradient_free, name) for name in SETTINGS] if accelerated else None
+    options = {"classifier": tiny, "precision": precision, "methods": ["score_cam"], "metrics": ["drop"], "limit": 2}
+    if ending == "finished":
+        tiny_run(folder, tmp_path, **options)
+    elif ending == "error":
+        with pytest.raises(ValueError, match="groups is 0"):
+            tiny_run(folder, tmp_path, **options | {"methods": ["group_cam:groups=0"]})
+    else:
+        stopped_run(folder, tmp_path, 1, **options)
+    assert state(tiny) == before
+    assert vars(tiny) == attributes
     if accelerated:
-        assert tiny.gradient_free is before["gradient_free"]
-        assert vars(tiny.gradient_free) == settings
-        assert made.info["started"][0]["chunk"] == 3
+        assert tiny.gradient_free is attributes["gradient_free"]
+        assert [getattr(tiny.gradient_free, name) for name in SETTINGS] == settings
+    if ending != "error":
+        (started,) = load(tmp_path).info["started"]
+        assert (started["precision"], started["threads"]) == (precision, 1 if accelerated else 2)
 
 
-@pytest.mark.parametrize("stage", ["before records.parquet", "before run.json", "before the journal goes"])
-def test_killed_at_the_end_it_ends_with_the_same_records(folder, tmp_path, monkeypatch, stage):
-    expected = tiny_run(folder, limit=5)
-    write, written = experiment._write, []
+def test_what_was_asked_of_a_classifiers_own_engine_holds_for_a_run(folder, two_threads):
+    """Backend, chunk and threads of an engine that the user made."""
+    made = tiny_run(folder, classifier=accelerate(TinyClassifier(), "eager", chunk=3, threads=1), limit=2)
+    assert [made.info["started"][0][name] for name in ENGINE] == ["eager", "fp32", 3, 1]
+    assert made.records["image"].nunique() == 2
+    asked = tiny_run(folder, classifier=accelerate(TinyClassifier(), "openvino"), backend="eager", chunk=5, limit=1)
+    assert [asked.info["started"][0][name] for name in ENGINE] == ["eager", "fp32", 5, 2]
 
-    def killed(path, content):
-        written.append(path.name)
-        if stage == "before records.parquet" and path.name == "records.parquet":
-            raise KeyboardInterrupt
-        if stage == "before run.json" and written.count("run.json") == 2:
-            raise KeyboardInterrupt
-        write(path, content)
-        if stage == "before the journal goes" and written.count("run.json") == 2:
-            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(experiment, "_write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            tiny_run(folder, tmp_path, limit=5)
-    same(tiny_run(folder, tmp_path, limit=5).records, expected.records)
+def test_a_laboratory_that_cannot_be_opened_leaves_the_classifier_as_it_was(two_threads):
+    tiny = eager_tiny()
+    before, attributes = state(tiny), dict(vars(tiny))
+    with pytest.raises(ValueError, match="precision 'tf32' is a mode of NVIDIA GPUs; the model is on cpu"):
+        Setup(classifier=tiny, precision="tf32", threads=1).open()
+    assert state(tiny) == before
+    assert vars(tiny) == attributes
+
+
+def in_another_process(setup, chosen):
+    """A runner: the last picture first."""
+    names = [picture.id for picture in chosen]
+    with ProcessPoolExecutor(1, CONTEXT) as pool:
+        yield from pool.submit(_entries, pickle.dumps(setup), names).result()[::-1]
+
+
+def _entries(pickled, names):
+    torch.set_num_threads(1)
+    setup = pickle.loads(pickled)
+    with setup.open() as laboratory:
+        return [explain_picture(laboratory, picture) for picture in setup.chosen() if picture.id in names]
+
+
+def test_another_process_computes_the_same_entries(folder, tmp_path):
+    (tmp_path / "names.txt").write_text("05.png\nmore/01.png\n40.png\n")
+    setup = tiny_setup(folder, metrics=["drop", "insertion", "sanity"], list_file=tmp_path / "names.txt")
+    made = run(setup, out=tmp_path / "run", runner=in_another_process)
+    assert list(made.records["image"].unique()) == ["05.png", "more/01.png", "40.png"]
+    assert [made.info["started"][0][name] for name in ENGINE] == ["eager", "fp32", 8, 1]
+    same(made.records, run(setup).records)
+
+
+def test_a_setup_of_names_is_the_same_after_a_pickle():
+    setup = Setup(methods=["grad_cam"], protocol=LabProtocol(relu=False), limit=3)
+    assert pickle.loads(pickle.dumps(setup)) == setup
+    assert setup.methods == ("grad_cam",)
+
+
+def test_the_pictures_can_be_given(folder, tmp_path):
+    setup = tiny_setup(folder, methods=["grad_cam"], metrics=["drop"])
+    given = [picture for picture in setup.available() if picture.id in ("40.png", "07.png")][::-1]
+    made = run(setup, given, tmp_path)
+    assert list(made.records["image"]) == ["40.png", "07.png"]
+    assert made.info["available"] == 2
+    with pytest.raises(ValueError, match="holds a run whose data is"):
+        run(setup, given[:1], tmp_path)
+
+
+def test_a_runner_gets_the_pictures_that_are_missing_and_is_closed(folder, tmp_path):
+    events = []
+
+    def runner(setup, chosen):
+        events.append([picture.id for picture in chosen])
+        try:
+            yield from serial(setup, chosen)
+        finally:
+            events.append("closed")
+
+    stopped_run(folder, tmp_path, 2, limit=4)
+    whole = tiny_run(folder, limit=4)
+    assert run(tiny_setup(folder, limit=4), out=tmp_path, runner=runner).records["image"].nunique() == 4
+    assert events == [list(whole.records["image"].unique()[2:]), "closed"]
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("options", "message"),
     [
-        ({"limit": 5}, "whose limit is 4, not 5"),
-        ({"seed": 1}, "whose seed is 0, not 1"),
-        ({"methods": ["grad_cam"]}, "whose methods is "),
-        ({"metrics": ["drop"]}, "whose metrics is "),
-        ({"protocol": Protocol(relu=False)}, "whose relu is True, not False"),
+        ({"methods": "grad_cam"}, r"methods is 'grad_cam'; a sequence of names is needed, as in \['grad_cam'\]"),
+        ({"methods": ()}, "methods are none; one or more are needed, each once"),
+        ({"methods": ["union_cam:tetha=5"]}, "union_cam has no option 'tetha'"),
+        ({"metrics": ["nss"]}, "There is no metric 'nss'"),
+        ({"metrics": []}, "No metric is given"),
+        ({"protocol": Protocol()}, "protocol is a Protocol; a LabProtocol is needed"),
+        ({"precision": "fp64"}, "precision is 'fp64'; it can be 'fp32' or 'tf32' or"),
+        ({"limit": 0}, "limit is 0; it is a number of pictures"),
     ],
 )
-def test_a_changed_option_is_refused_and_named(folder, tmp_path, change, message):
-    tiny_run(folder, tmp_path, limit=4)
-    before = (tmp_path / "records.parquet").read_bytes()
-    with pytest.raises(ValueError, match=message):
-        tiny_run(folder, tmp_path, **{"limit": 4} | change)
-    assert (tmp_path / "records.parquet").read_bytes() == before
+def test_a_wrong_setup_is_one_sentence(options, message):
+    with pytest.raises((ValueError, TypeError), match=message) as refused:
+        Setup(**options)
+    assert "\n" not in str(refused.value)
 
 
 def test_other_weights_and_other_pictures_are_refused(folder, tmp_path):
     tiny_run(folder, tmp_path / "run", limit=2)
     with pytest.raises(ValueError, match="whose weights is"):
-        run(str(folder), TinyClassifier(1), TINY_METHODS, limit=2, out=tmp_path / "run")
+        tiny_run(folder, tmp_path / "run", classifier=TinyClassifier(1), limit=2)
     (tmp_path / "others").mkdir()
     for i in range(2):
         Image.new("RGB", (16, 16), (i, i, i)).save(tmp_path / "others" / f"{i}.png")
     with pytest.raises(ValueError, match="whose data is"):
         tiny_run(tmp_path / "others", tmp_path / "run", limit=2)
-
-
-def test_a_second_runner_is_refused(folder, tmp_path):
-    with FileLock(tmp_path / ".lock"), pytest.raises(RuntimeError, match="Another runner is at work in"):
-        tiny_run(folder, tmp_path)
-    assert not (tmp_path / "run.json").exists()
-    assert len(tiny_run(folder, tmp_path, limit=1).records) == len(TINY_METHODS)
 
 
 def test_an_unreadable_picture_is_skipped_with_its_reason(folder, tmp_path):
@@ -427,37 +415,30 @@ def test_a_full_disk_stops_with_one_sentence_and_what_was_computed(whole, folder
     same(tiny_run(folder, tmp_path).records, whole.records)
 
 
-def test_another_error_of_the_disk_is_not_called_full(tmp_path):
-    with pytest.raises(OSError, match=r"(?i)is a directory|directory"):
-        experiment._write(tmp_path, b"")
-
-
-def test_a_journal_forgets_a_line_that_was_cut(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    path.write_bytes(b'{"image": "a"}\n{"image": "b", "ro')
-    assert list(Journal(path, repair=False).entries()) == [{"image": "a"}]
-    assert path.stat().st_size > 15
-    journal = Journal(path)
-    journal.append({"image": "c"})
-    assert path.read_bytes() == b'{"image": "a"}\n{"image": "c"}\n'
-    assert [entry["image"] for entry in journal.entries()] == ["a", "c"]
-
-
 def test_labels_are_explained_where_the_protocol_says_so(tmp_path, monkeypatch):
     for name in ("bee.png", "fox.png"):
         Image.new("RGB", (16, 16), (90, 9, 200)).save(tmp_path / name)
     available = [Picture("any", p.name, lambda s, f, p=p: load_photo(p, s), p.stem) for p in sorted(tmp_path.glob("*"))]
     monkeypatch.setattr(experiment, "pictures", lambda name: available)
-    made = tiny_run("any", methods=["grad_cam"], protocol=Protocol(explained_class="label"))
+    made = tiny_run("any", methods=["grad_cam"], protocol=LabProtocol(explained_class="label"))
     assert list(made.records["class"]) == ["bee"]
     assert "has the label fox, which is none of" in made.info["skipped"]["fox.png"]
+
+
+def test_labels_cannot_be_explained_where_there_are_none(folder, tmp_path):
+    """Three of the pictures lie in a folder, which is their label."""
+    setup = tiny_setup(folder, protocol=LabProtocol(explained_class="label"))
+    unlabelled = [picture for picture in setup.available() if not picture.label]
+    with pytest.raises(ValueError, match="The protocol explains the label, but no picture of "):
+        run(setup, unlabelled, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_wordnet_ids_number_the_classes_even_of_those_that_were_not_drawn(tmp_path):
     for i in range(5):
         (tmp_path / f"n0000000{i}").mkdir()
         Image.new("RGB", (16, 16), (90, 9, 40 * i)).save(tmp_path / f"n0000000{i}" / f"ILSVRC2012_val_0000000{i}.JPEG")
-    protocol = Protocol(explained_class="label")
+    protocol = LabProtocol(explained_class="label")
     made = tiny_run(f"ilsvrc2012:{tmp_path}", methods=["grad_cam"], limit=2, protocol=protocol)
     assert len(made.records) == 2
     assert [f"n0000000{i}" for i in made.records["target"]] == list(made.records["label"])
@@ -469,19 +450,17 @@ def test_wordnet_ids_number_the_classes_even_of_those_that_were_not_drawn(tmp_pa
 )
 def test_a_wrong_scale_is_one_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
-        at_scale(*arguments)
+        table_setup(*arguments)
 
 
 def test_the_papers_scale_is_its_network_and_number_of_images():
-    assert at_scale("paper", "F", "voc2007") == {
-        "images": "voc2007:F", "classifier": "vgg16", "limit": 2000, "seed": 0
-    }  # fmt: skip
-    assert at_scale("paper", "F") == {
-        "images": "ilsvrc2012:F", "classifier": "vgg16", "list_file": LISTS / "ilsvrc2012_val_2000.txt"
-    }  # fmt: skip
-    assert len(at_scale("paper", "F")["list_file"].read_text().split()) == 2000
-    assert at_scale("demo") == {"images": "demo"}
-    assert at_scale("folder", "F") == {"images": "F"}
+    assert table_setup("paper", "F", "voc2007") == Setup("voc2007:F", "vgg16", limit=2000, seed=0)
+    paper = table_setup("paper", "F", metrics=["drop"])
+    assert paper == Setup("ilsvrc2012:F", "vgg16", metrics=["drop"], list_file=LISTS / "ilsvrc2012_val_2000.txt")
+    assert len(paper.list_file.read_text().split()) == 2000
+    assert table_setup("demo") == Setup()
+    assert table_setup("demo", paper_set="voc2007") == Setup("scenes", limit=8)
+    assert table_setup("folder", "F", limit=3) == Setup("F", limit=3)
 
 
 def test_metrics_can_be_fewer(folder):
@@ -492,73 +471,11 @@ def test_metrics_can_be_fewer(folder):
 
 def test_nothing_is_left_behind(folder, classifier):
     own = classifier.gradient_free
-    run("demo", classifier, ["grad_cam", "LayerCAM"], ["drop"], limit=1)
+    run(Setup("demo", classifier, ["grad_cam", "LayerCAM"], ["drop"], limit=1))
     assert classifier.gradient_free is own
     assert own.progress
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert not classifier.target_layer._forward_hooks
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--methods", "gradcam"], "There is no method 'gradcam'; there are grad_cam, "),
-        (["--metrics", "nss"], "There is no metric 'nss'; there are drop, "),
-        (["--images", "nowhere"], "There is no folder nowhere; images are demo, scenes, shapes, mosaics or a folder."),
-        (["--limit", "0"], "limit is 0; it is a number of pictures, 1 or more."),
-        (["--classifier", "resnet5"], "There is no convolutional classifier 'resnet5'"),
-        (["--methods", "grad_cam,grad_cam"], "methods are grad_cam, grad_cam; one or more are needed, each once."),
-        (["--protocol", "relu=maybe"], "Protocol.relu is 'maybe'; it can be True or False."),
-        (["--protocol", "rely=True"], "rely"),
-    ],
-)
-def test_a_wrong_option_is_one_sentence_before_anything_is_made(tmp_path, capsys, options, message):
-    assert main(["run", "--out", str(tmp_path / "run"), *options]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_command_line_runs_prints_and_reports(tmp_path, capsys):
-    out = str(tmp_path / "run")
-    methods = ",".join(experiment.PAPER_METHODS)
-    assert main(["run", "--images", "shapes", "--classifier", "shapes_vgg", "--limit", "2", "--out", out]) == 0
-    assert f"2 images are in {tmp_path / 'run' / 'records.parquet'}." in capsys.readouterr().out
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["options"]["methods"] == methods.split(",")
-    assert main(["table", out]) == 0
-    printed = capsys.readouterr().out
-    assert "| UnionCAM " in printed
-    assert "43.15" in printed
-    assert main(["report", out]) == 0
-    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 2 + ("kept worst" in page)
-    assert "Average drop, % ↓" in page
-    assert "UnionCAM minus the others" in page
-
-
-def test_a_run_can_be_looked_at_before_it_is_finished(folder, tmp_path, whole):
-    made = tiny_run(folder, tmp_path, limit=6)
-    info = json.loads((tmp_path / "run.json").read_text())
-    del info["finished"], info["skipped"]
-    (tmp_path / "run.json").write_text(json.dumps(info))
-    entries = [
-        {"image": image, "rows": json.loads(rows.to_json(orient="records"))}
-        for image, rows in made.records.groupby("image", sort=False)
-    ]
-    (tmp_path / "journal.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries[:4]))
-    (tmp_path / "records.parquet").unlink()
-    assert load(tmp_path).records["image"].nunique() == 4
-    page = write_report(tmp_path, TinyClassifier(), count=2).read_text(encoding="utf-8")
-    assert "not finished yet" in page
-
-
-def test_where_there_is_no_run_one_sentence(tmp_path, capsys):
-    assert main(["table", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
-
-
-# Metrics beyond faithfulness --------------------------------------------------
 
 
 class ShapesStub(TinyClassifier):
@@ -569,7 +486,7 @@ class ShapesStub(TinyClassifier):
 
 def test_only_scenes_that_the_network_names_are_localized(tmp_path):
     tiny = ShapesStub()
-    made = run("shapes", tiny, ["grad_cam", "union_cam"], ["energy", "pointing"], limit=30, out=tmp_path)
+    made = run(Setup("shapes", tiny, ["grad_cam", "union_cam"], ["energy", "pointing"], limit=30), out=tmp_path)
     kept, skipped = made.records["image"].nunique(), made.info["skipped"]
     assert 0 < kept < 30
     assert kept + len(skipped) == 30
@@ -586,7 +503,7 @@ def test_only_scenes_that_the_network_names_are_localized(tmp_path):
 
 
 def test_localization_needs_known_truth(folder, tmp_path):
-    with pytest.raises(ValueError, match="'energy' needs scenes, shapes or mosaics, of which the truth is known, not"):
+    with pytest.raises(ValueError, match="'energy' needs pictures with a known ground truth"):
         tiny_run(folder, tmp_path / "run", metrics=["drop", "energy"])
     assert not (tmp_path / "run").exists()
 
@@ -654,14 +571,6 @@ def test_half_precision_is_another_run(folder, tmp_path):
     np.testing.assert_allclose(half.records["drop"], whole.records["drop"], atol=5)
 
 
-# Which pictures: a list ---------------------------------------------------------
-
-
-def write_list(path, *names):
-    path.write_text("".join(f"{name}\n" for name in names))
-    return path
-
-
 def test_a_list_says_which_pictures_and_in_which_order(folder, tmp_path):
     chosen = write_list(tmp_path / "chosen.txt", "40.png", "more/01.png", "07.png")
     made = tiny_run(folder, tmp_path / "run", methods=["grad_cam"], list_file=chosen)
@@ -677,44 +586,3 @@ def test_a_missing_picture_of_a_list_is_named_before_anything_is_made(folder, tm
     with pytest.raises(ValueError, match=r"99\.png, which the list .*chosen\.txt names, is not among the 60 pictures"):
         tiny_run(folder, tmp_path / "run", list_file=chosen)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def commanded(monkeypatch):
-    """The command line, with a network that is loaded at once."""
-    monkeypatch.setattr(experiment, "load_classifier", lambda *_: eager_tiny())
-
-    def command(folder, out, *options):
-        fixed = ["--images", str(folder), "--methods", "grad_cam", "--metrics", "drop", "--out", str(out)]
-        return main(["run", *fixed, *map(str, options)])
-
-    return command
-
-
-def test_the_command_line_takes_a_list_and_keeps_to_it(commanded, folder, tmp_path, capsys):
-    chosen = write_list(tmp_path / "chosen.txt", "40.png", "07.png")
-    assert commanded(folder, tmp_path / "run", "--list", chosen) == 0
-    assert "2 images are in" in capsys.readouterr().out
-    assert list(load(tmp_path / "run").records["image"]) == ["40.png", "07.png"]
-    for options in (["--list", write_list(tmp_path / "other.txt", "07.png", "40.png")], []):
-        assert commanded(folder, tmp_path / "run", *options) == 2
-        assert re.search(r"holds a run whose (data|list) is \w+, not \w+: take another", capsys.readouterr().err)
-    assert commanded(folder, tmp_path / "run", "--list", tmp_path / "nowhere.txt") == 2
-    assert f"There is no list {tmp_path / 'nowhere.txt'}." in capsys.readouterr().err
-
-
-def test_the_command_line_goes_on_elsewhere_where_it_is_told_to(commanded, folder, tmp_path, capsys):
-    assert commanded(folder, tmp_path, "--limit", 2) == 0
-    info = json.loads((tmp_path / "run.json").read_text())
-    del info["finished"], info["skipped"]
-    info["started"][0]["chunk"] = 16
-    info["started"][0]["backend"] = "openvino"
-    (tmp_path / "run.json").write_text(json.dumps(info))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(engine.BACKENDS, "openvino", None)
-        assert commanded(folder, tmp_path, "--limit", 2) == 2
-        error = capsys.readouterr().err
-        assert "was begun with openvino in fp32, 16 images at a time" in error
-        assert "with --elsewhere" in error
-        assert commanded(folder, tmp_path, "--limit", 2, "--elsewhere") == 0
-    assert starts(load(tmp_path)) == [[1]] * 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from runs import notebook
 
 from unioncam_lab import headless
 
@@ -16,16 +17,6 @@ import numpy as np
 from unioncam_lab import figures
 figures.show(figures.row({"noise": np.zeros((4, 4, 3))}), "noise", alt="Nothing at all")
 """
-
-
-def notebook(folder, name, *cells, text="# A title\n\nIts *lead*\nin two lines.\n\nMore. See [b](b.ipynb). $x^2$"):
-    parts = [nbformat.v4.new_markdown_cell(text), *map(nbformat.v4.new_code_cell, cells)]
-    if parts[1:]:
-        parts[1].metadata.tags = ["parameters"]
-    made = nbformat.v4.new_notebook(cells=parts)
-    made.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(made, folder / f"{name}.ipynb")
-    return folder / f"{name}.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -126,27 +117,3 @@ def test_find(tmp_path, monkeypatch):
     assert [p.stem for p in headless.find(["10", "00"])] == ["00_first", "10_third"]
     with pytest.raises(ValueError, match="No notebook starts with '07'; there are 00_first, 01_second, 10_third"):
         headless.find(["07"])
-
-
-def test_the_command_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(headless, "NOTEBOOKS", tmp_path)
-    notebook(tmp_path, "00_works", "word = 'x'", "assert word == 'it is'")
-    notebook(tmp_path, "01_fails", "1 / 0")
-    folders = ["--out", str(tmp_path / "out"), "--figures", str(tmp_path / "figures")]
-    assert headless.main(["00", *folders, "-p", "word", "it is"]) == 0
-    printed = capsys.readouterr().out
-    assert "1 of 1 notebooks ran in" in printed
-    assert str(tmp_path / "out" / "index.html") in printed
-    assert headless.main(folders) == 1
-    assert "01_fails stopped in cell 1: ZeroDivisionError" in capsys.readouterr().err
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photo.jpg").touch()
-    notebook(tmp_path, "02_file", "photo = 'x'", f"assert photo == {str(tmp_path / 'photo.jpg')!r}")
-    assert headless.main(["02", *folders, "-p", "photo", "photo.jpg"]) == 0
-    for wrong, sentence in (
-        (["09"], "No notebook starts with '09'"),
-        (["-p", "colour", "3"], "has the parameter 'colour'"),
-    ):
-        with pytest.raises(SystemExit):
-            headless.main([*wrong, *folders])
-        assert sentence in capsys.readouterr().err

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import nn
 from torchvision import models
 
-from unioncam_core import Protocol, capture
-from unioncam_lab.classifiers import load_classifier
+from unioncam_core import capture
+from unioncam_lab.classifiers import LabProtocol, load_classifier
 from unioncam_lab.datasets import pictures, sample
 from unioncam_lab.images import demo_photo, to_tensor
 
@@ -84,7 +84,7 @@ def test_gradients_differ_from_place_to_place(evidence):
 
 
 def test_behind_the_pool_every_gradient_counts(mri, images, evidence):
-    pooled = load_classifier("vgg16_mri", "cpu", Protocol(target_layer="pool"), pretrained=False)
+    pooled = load_classifier("vgg16_mri", "cpu", LabProtocol(target_layer="pool"), pretrained=False)
     assert pooled.target_layer is pooled.network.features[30]
     (behind,) = capture(mri, images[-1:], target_layer=mri.network.features[30], score=evidence.score)
     assert behind.activations.shape == (512, 7, 7)

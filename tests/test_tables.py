@@ -9,9 +9,9 @@ from scipy import stats
 
 from unioncam_core import capture, union_cam
 from unioncam_lab import experiment, tables
-from unioncam_lab.experiment import Run
 from unioncam_lab.images import demo_photo
 from unioncam_lab.metrics import evaluate
+from unioncam_lab.store import Run
 from unioncam_lab.tables import holm, interval, mean_curves, paired, ranking, summary, values, wide
 
 METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
@@ -242,7 +242,7 @@ def test_joined_runs_keep_the_first_ones_methods():
 
 def test_the_three_maps_of_unioncam_alone(classifier):
     """From the betas of a run, against the maps scored anew."""
-    run = experiment.run("demo", classifier, ["union_cam"], ["drop", "increase"], limit=2)
+    run = experiment.run(experiment.Setup("demo", classifier, ["union_cam"], ["drop", "increase"], limit=2))
     found = tables.alone(run.records)
     assert set(found["method"]) == set(tables.ALONE)
     for name in run.records["image"]:

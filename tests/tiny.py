@@ -29,6 +29,21 @@ class TinyCNN(nn.Module):
         return self.fc(self.features(images).flatten(1))
 
 
+class TinyClassifier(TinyCNN):
+    """TinyCNN with what `load_classifier` gives, in single precision."""
+
+    name, input_size = "tiny", 12
+    classes = ("ant", "bee", "cat", "dog", "eel")
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.float()
+
+    @property
+    def target_layer(self):
+        return self.relu2
+
+
 def explain(model, images, layer="relu2", **options):
     return capture(model, images, target_layer=layer, **options)
 

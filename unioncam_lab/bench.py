@@ -1,15 +1,14 @@
 """What an explanation costs: seconds, images a second and memory, beside pytorch-grad-cam and torchcam.
 
-python -m unioncam_lab.bench                            the built-in network on this machine
-python -m unioncam_lab.bench --classifier vgg16 --random --precision fp32 tf32 bf16 --backend eager compile
-                                                        the paper's network; with --device cuda on a GPU
+    settings, compare      what is measured, and its costs; the command is python -m unioncam_lab bench
+    table                  the costs in the units of their headings
+    write, read            a record of costs, with its provenance
+
 Each row is measured in a process of its own, one after the other: same network, layer, photo and class.
 """
 
-import argparse
 import json
 import multiprocessing
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,12 +29,11 @@ from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 from tqdm.auto import tqdm
 
 from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, score_regions
-from unioncam_lab import DATA, progress_disabled
+from unioncam_lab import progress_disabled
 from unioncam_lab.classifiers import Classifier, load_classifier
 from unioncam_lab.engine import BackendName, Engine, accelerate, distinct_masks, images_per_second
 from unioncam_lab.engine.backends import HALF, Precision
 from unioncam_lab.images import DEMO_PHOTOS, demo_photo
-from unioncam_lab.provenance import provenance
 
 
 def _union_cam(classifier: Classifier, image: Tensor):
@@ -67,7 +65,6 @@ METHODS: dict[str, Callable[[Classifier, Tensor], None]] = {
     "Score-CAM of torchcam": _torchcam,
 }
 ACCELERATED = ("UnionCAM", "Score-CAM")
-RECORDS = DATA / "records"
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,16 @@ class Setting:
     precision: Precision = "fp32"
     photo: str = "chelsea"
     size: int = 224
+
+    def __post_init__(self):
+        for name, allowed in (
+            ("method", tuple(METHODS)),
+            ("backend", get_args(BackendName)),
+            ("precision", get_args(Precision)),
+            ("photo", tuple(DEMO_PHOTOS)),
+        ):
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} is {value!r}; it can be {' or '.join(map(repr, allowed))}.")
 
 
 @dataclass(frozen=True)
@@ -163,7 +170,8 @@ def _seconds(function: Callable, *arguments) -> float:
 def _rates(engine: Engine, evidence: Evidence, rounds: int = 4) -> tuple[float, float]:
     """Images a second of the masked passes, and of the bare backend on ready-made batches at its best chunk.
 
-    Taken by turns, a second or so each, since a machine's speed drifts; the best of each.
+    Both are measured alternately, about a second at a time, because a machine's speed drifts; the best value of each
+    counts.
     """
     backend, (channels, _) = engine.backend_for(evidence.image[None]), distinct_masks(evidence)
     channels = channels[: max(2 * backend.chunk, int(backend.rate))]
@@ -263,35 +271,13 @@ def table(costs: pd.DataFrame) -> pd.DataFrame:
     return shown.replace("nan", "").set_index(costs.method.rename(None))
 
 
+def write(record: Path, costs: pd.DataFrame, where: dict):
+    """Keep costs, and the provenance of where they were measured, as a file that `read` reads."""
+    content = {"provenance": where, "costs": json.loads(costs.to_json(orient="records"))}
+    record.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def read(record: Path) -> tuple[pd.DataFrame, dict]:
-    """The costs of a record that `--out` has written, and with what and where they were measured."""
+    """The costs of a record, and with what and where they were measured."""
     content = json.loads(record.read_text(encoding="utf-8"))
     return pd.DataFrame(content["costs"]), content["provenance"]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m unioncam_lab.bench", description="What an explanation costs.")
-    parser.add_argument("--classifier", default="efficientnet_lite0", help="as in load_classifier")
-    parser.add_argument("--random", action="store_true", help="without its trained weights, and so without a download")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--backend", nargs="+", default=["auto"], choices=get_args(BackendName))
-    parser.add_argument("--precision", nargs="+", default=["fp32"], choices=get_args(Precision))
-    parser.add_argument("--photo", default="chelsea", choices=list(DEMO_PHOTOS))
-    parser.add_argument("--size", type=int, default=224, help="side of the image in pixels")
-    parser.add_argument("--out", type=Path, help="file for the record, with its provenance: NAME.json")
-    options = vars(parser.parse_args(arguments))
-    out, pretrained = options.pop("out"), not options.pop("random")
-    first, *_ = chosen = settings(options.pop("backend"), options.pop("precision"), pretrained=pretrained, **options)
-    costs, where = compare(chosen), provenance()
-    weights = "" if first.pretrained else ", random weights"
-    print(f"{first.classifier}{weights}, {first.size}×{first.size} pixels, {first.photo}, on {first.device}")
-    print(", ".join(f"{name} {value}" for name, value in where.items()))
-    print(table(costs).to_string())
-    if out:
-        record = {"provenance": where, "costs": json.loads(costs.to_json(orient="records"))}
-        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vgg import cfgs, make_layers
 
-from unioncam_core import Protocol
+from unioncam_core import Protocol, evaluation
 from unioncam_lab import DATA, shapes
 from unioncam_lab.engine import accelerate
 
@@ -51,9 +51,12 @@ MRI_CLASSES = ["glioma", "meningioma", "notumor", "pituitary"]
 
 @dataclass(frozen=True)
 class LabProtocol(Protocol):
-    """The Protocol with what the paper does not say of the picture and the network, which the core never sees."""
+    """The core's Protocol, and what the paper does not say about the picture, its class and the network.
 
-    explained_class: Literal["top-1", "label"] = "top-1"  # c where no target is given
+    The core reads none of these four: `experiment.run`, `load_photo` and `load_classifier` do.
+    """
+
+    explained_class: Literal["top-1", "label"] = "top-1"  # the network's first answer, or the picture's label
     image_fit: Literal["square", "center-crop"] = "square"  # resize to a square, or the short side and crop
     normalization: Literal["inside", "none"] = "inside"  # training mean and deviation, applied in the classifier or not
     target_layer: Literal["activation", "pool"] = "activation"  # last map after its activation, or after its max-pool
@@ -72,9 +75,11 @@ class Classifier(nn.Module):
         input_size: side of the square image the network was trained for, in pixels.
         mean, std: (1, 3, 1, 1), what images are normalized with; 0 and 1 under `normalization="none"`.
         input_range: the values an image may have, (0, 1).
+        gradient_free: images -> logits, for the passes without gradient; `accelerate` sets it.
     """
 
     input_range = (0.0, 1.0)
+    gradient_free: Callable[[Tensor], Tensor]
 
     def __init__(
         self,
@@ -102,12 +107,16 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def predict(self, image: Tensor, k: int = 3) -> list[tuple[str, float]]:
         """The k most probable classes of one image (3, H, W), with their softmax probabilities."""
-        top = self(image[None].to(self.mean)).softmax(1)[0].topk(k)
+        with evaluation(self):
+            top = self(image[None].to(self.mean)).softmax(1)[0].topk(k)
         return [(self.classes[i], p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
 
 
 def load_classifier(
-    name: str, device: str | torch.device | None = None, protocol: LabProtocol = LabProtocol(), pretrained: bool = True
+    name: str,
+    device: str | torch.device | None = None,
+    protocol: LabProtocol = LabProtocol(),
+    pretrained: bool = True,
 ) -> Classifier:
     """A pretrained classifier, ready to be explained. Its passes without gradient are accelerated.
 
@@ -122,10 +131,13 @@ def load_classifier(
         pretrained: False for random weights, the same every time and not downloaded: to measure what a network costs.
 
     Raises:
-        ValueError: no such classifier, or it has no max-pool to take the target layer after.
+        ValueError: no such classifier, no such device, or no max-pool to take the target layer after.
         RuntimeError: the weights are not installed, or could not be downloaded or read; says what to install, or which
             file to put where.
     """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is '{device}', but PyTorch finds no NVIDIA GPU here.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = OURS[name](pretrained) if name in OURS else _from_torchvision(name, pretrained)
@@ -137,7 +149,6 @@ def load_classifier(
         feature_map = features[-1]
     if protocol.normalization == "none":
         mean, std = [0.0] * 3, [1.0] * 3
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return accelerate(Classifier(name, network, feature_map, classes, size, mean, std).eval().to(device))
 
 

@@ -1,50 +1,39 @@
-"""Images × methods × metrics, one record a row: resumable, whatever stops it.
+"""Pictures × methods × metrics, one record a row. A run can be stopped at any time, and continues where it was stopped.
 
-python -m unioncam_lab.experiment run --images demo --out runs/demo      begin, or go on where it was stopped
-python -m unioncam_lab.experiment table runs/demo                        print the tables
-python -m unioncam_lab.experiment report runs/demo                       write them, curves and a gallery as a web page
+    Setup              what a machine needs to know to compute the records of a picture
+    Laboratory         what it then holds: the classifier, an engine of its own, the methods
+    explain            one picture explained by all methods
+    explain_picture    the same, measured: the picture's entry in the journal of the run
+    run, serial        all pictures of a Setup, kept in a folder; `serial` computes them one after the other
+    table_setup        the Setup by which a notebook recreates a table of the paper
 
-A run's folder holds `run.json` (every option, versions, checksums) and `records.parquet`; until it is finished, what
-has been computed is in `journal.jsonl`, a line an image.
-
-The same run gives the same numbers: backend, precision, images at a time and threads are chosen once, written to
-`run.json`, and used again when it goes on. With what a row was computed is the entry of run.json's `started` that its
-column `start` counts, from 0.
+The same run gives the same numbers: backend, precision, batch size and threads are chosen once, written to run.json,
+and used again when the run continues.
 """
 
-import argparse
-import errno
 import hashlib
-import io
-import json
-import os
 import re
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-import numpy as np
-import pandas as pd
 import torch
-from filelock import FileLock, Timeout
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from unioncam_core import capture, score_regions
-from unioncam_lab import literal, progress_disabled
-from unioncam_lab.classifiers import LabProtocol, load_classifier
+from unioncam_core import Evidence, capture, score_regions
+from unioncam_lab import progress_disabled, store
+from unioncam_lab.classifiers import Classifier, LabProtocol, load_classifier
 from unioncam_lab.datasets import LISTS, listed, pictures, sample
-from unioncam_lab.engine import Engine
-from unioncam_lab.engine.backends import Precision
+from unioncam_lab.engine import BackendName, Engine, Precision
 from unioncam_lab.images import Picture
-from unioncam_lab.methods import BETAS, METHODS, Method, find_method
+from unioncam_lab.methods import BETAS, METHODS, Explanation, Method, find_method
 from unioncam_lab.metrics import (
-    CURVES,
     EXPLAINED_AGAIN,
     FAITHFULNESS,
     LOCALIZATION,
@@ -59,60 +48,321 @@ from unioncam_lab.metrics import (
 )
 from unioncam_lab.provenance import provenance
 
-RECORDS = DATA / "records"
-ENGINE = ("backend", "precision", "chunk", "threads")  # what an entry of `started` says of how masked images are scored
-# What the paper's tables compare.
+ENGINE = ("backend", "precision", "chunk", "threads")  # how masked images are scored, in an entry of `started`
+# The methods of the paper's tables.
 PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
+WORDNET = r"n\d{8}"  # an id of WordNet, as in n01440764
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What a run has computed.
+@dataclass(frozen=True)
+class Setup:
+    """What a machine needs to know to compute the records of a picture. It can be pickled.
 
     Attributes:
-        records: a row for each image and method; see `run`.
-        info: what run.json holds.
-    """
-
-    records: pd.DataFrame
-    info: dict
-
-
-def run(
-    images: str = "demo",
-    classifier: str | nn.Module = "efficientnet_lite0",
-    methods: Sequence[str] = PAPER_METHODS,
-    metrics: Sequence[Metric] = FAITHFULNESS,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    out: str | Path | None = None,
-    protocol: LabProtocol = LabProtocol(),
-    device: str | None = None,
-    precision: Precision = "fp32",
-    list_file: str | Path | None = None,
-    elsewhere: bool = False,
-) -> Run:
-    """Explain pictures by several methods and score the maps. The same call goes on where another one was stopped.
-
-    An image takes one capture and one pass over its channels, however many the methods are. A picture that cannot be
-    read is skipped, and `info["skipped"]` says why. So is, for the metrics of LOCALIZATION, a scene whose first answer
-    is no class of an object in it: else the truth is all objects of the explained class.
-
-    Args:
-        images: a set of pictures by its name; see `datasets.pictures`.
-        classifier: a name for `load_classifier`, or a classifier as it returns; it is left as it was.
+        dataset: a set of pictures by its name; see `datasets.pictures`.
+        classifier: a name for `load_classifier`, or a classifier as it returns; that one is left as it was.
         methods: names for `methods.find_method`.
         metrics: of FAITHFULNESS, of LOCALIZATION for scenes, shapes and mosaics, and of EXPLAINED_AGAIN, which take
             longer.
-        limit, seed: how many pictures are drawn at random, and by which seed; all of them if None.
-        out: folder of the run, made if need be; a temporary one if None.
         protocol: what the paper leaves open.
+        precision: of the passes without gradient, as in `engine.accelerate`.
         device: as in `load_classifier`.
-        precision: of the passes without gradient, as in `engine.accelerate`; half precision is kept in the options.
-        list_file: a file that names the pictures, see `datasets.listed`; `limit` of them are drawn.
-        elsewhere: go on with a run on a machine that cannot offer the backend, chunk and threads with which it was
-            begun. The numbers may then differ in their last digits; the column `start` tells which rows.
+        limit: number of pictures sampled; all if None.
+        seed: of the sampling.
+        list_file: a file that names the pictures to sample from; see `datasets.listed`.
+        backend, chunk, threads: as in `engine.accelerate`; None: those of a given classifier's own engine.
+        exactly: whether a machine that cannot offer this backend, chunk and number of threads is refused.
+
+    Raises:
+        ValueError, TypeError: one sentence that names the wrong value.
+    """
+
+    dataset: str = "demo"
+    classifier: str | Classifier = "efficientnet_lite0"
+    methods: Sequence[str] = PAPER_METHODS
+    metrics: Sequence[Metric] = FAITHFULNESS
+    protocol: LabProtocol = LabProtocol()
+    precision: Precision = "fp32"
+    device: str | None = None
+    limit: int | None = None
+    seed: int = 0
+    list_file: str | Path | None = None
+    backend: BackendName | None = None
+    chunk: int | None = None
+    threads: int | None = None
+    exactly: bool = False
+
+    def __post_init__(self):
+        for name in ("methods", "metrics"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise TypeError(f"{name} is {value!r}; a sequence of names is needed, as in [{value!r}].")
+            object.__setattr__(self, name, tuple(value))
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods are {', '.join(self.methods) or 'none'}; one or more are needed, each once.")
+        for method in self.methods:
+            find_method(method, nn.Identity())
+        check_metrics(self.metrics)
+        if not isinstance(self.protocol, LabProtocol):
+            raise TypeError(f"protocol is a {type(self.protocol).__name__}; a LabProtocol is needed.")
+        if self.precision not in get_args(Precision):
+            allowed = " or ".join(map(repr, get_args(Precision)))
+            raise ValueError(f"precision is {self.precision!r}; it can be {allowed}.")
+        sample([], self.limit, self.seed)  # checks them
+
+    def available(self) -> list[Picture]:
+        """All pictures of the dataset."""
+        return pictures(self.dataset)
+
+    def chosen(self, available: Sequence[Picture] | None = None) -> list[Picture]:
+        """The pictures that `list_file`, `limit` and `seed` choose, in the order of the dataset or of the list."""
+        named = self.available() if available is None else available
+        return sample(named if self.list_file is None else listed(named, self.list_file), self.limit, self.seed)
+
+    def load_classifier(self) -> Classifier:
+        """The given classifier, or the named one."""
+        if isinstance(self.classifier, str):
+            return load_classifier(self.classifier, self.device, self.protocol)
+        return self.classifier
+
+    def open(self) -> "Laboratory":
+        """What computes entries in this process: use it in a `with` statement, or close it."""
+        return Laboratory(self)
+
+
+class Laboratory:
+    """A classifier with an engine of its own, and the methods, for the pictures of a Setup.
+
+    When it is closed, the classifier has the engine that it had, and PyTorch as many threads as before.
+
+    Attributes:
+        setup, classifier, methods: what computes.
+        engine: what scores masked images, with the Setup's precision. It keeps the backend, chunk and threads that are
+            measured when the laboratory is opened.
+
+    Raises:
+        ValueError: the precision is not offered on this device.
+        RuntimeError: the weights could not be loaded, or the machine cannot offer what the Setup needs exactly.
+    """
+
+    def __init__(self, setup: Setup):
+        self.setup, self.classifier = setup, setup.load_classifier()
+        self.methods = [find_method(name, self.classifier) for name in setup.methods]
+        self._threads = torch.get_num_threads()
+        self._engine = {name: value for name, value in vars(self.classifier).items() if name == "gradient_free"}
+        own = self._engine.get("gradient_free")
+        backend, chunk, threads = setup.backend, setup.chunk, setup.threads
+        if isinstance(own, Engine):
+            backend, chunk, threads = backend or own.backend, chunk or own.chunk, threads or own.threads
+        threads = threads or self._threads
+        try:
+            torch.set_num_threads(threads)
+            self.engine = Engine(self.classifier, backend or "auto", setup.precision, chunk, False, threads)
+            self.classifier.gradient_free = self.engine
+            self._provenance = provenance()
+            self._refuse_another(self.start())
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Laboratory":
+        return self
+
+    def __exit__(self, *_exception):
+        self.close()
+
+    def close(self):
+        """Give the classifier its own engine back, and PyTorch its threads."""
+        torch.set_num_threads(self._threads)
+        vars(self.classifier).pop("gradient_free", None)
+        vars(self.classifier).update(self._engine)
+
+    def start(self) -> dict:
+        """Code and machine, and by which of ENGINE's values it computes now: an entry of run.json's `started`.
+
+        A chunk that became smaller because memory ran out stays so.
+        """
+        size, parameter = self.classifier.input_size, next(self.classifier.parameters())
+        backend = self.engine.backend_for(parameter.new_zeros(1, 3, size, size))
+        self.engine.backend, self.engine.chunk, self.engine.threads = backend.name, backend.chunk, backend.threads
+        now = dict(zip(ENGINE, (backend.name, self.engine.precision, backend.chunk, backend.threads), strict=True))
+        return self._provenance | now
+
+    def _refuse_another(self, offered: dict):
+        wanted = {name: value for name in ENGINE if (value := getattr(self.setup, name)) not in (None, "auto")}
+        if self.setup.exactly and any(offered[name] != value for name, value in wanted.items()):
+            then, here = (
+                "{backend} in {precision}, {chunk} images at a time, {threads} threads".format(**values)
+                for values in (offered | wanted, offered)
+            )
+            raise RuntimeError(
+                f"The run was begun with {then}; this machine offers {here}. Continue it where it was begun, or "
+                "here with --elsewhere: its numbers may then differ in their last digits, and each row says where "
+                "it was made."
+            )
+
+    def class_of(self, label: str | None) -> int | None:
+        """The number of the class with this label: its name, or a WordNet id if the dataset has one for each class."""
+        numbers = {name: i for i, name in enumerate(self.classifier.classes)}
+        if label not in numbers and re.fullmatch(WORDNET, label or ""):
+            numbers = self._wordnet
+        return numbers.get(label)
+
+    @cached_property
+    def _wordnet(self) -> dict[str, int]:
+        """WordNet id -> class. ImageNet's classes are numbered in the order of their ids."""
+        labels = {picture.label for picture in self.setup.available() if picture.label}
+        ids = sorted(label for label in labels if re.fullmatch(WORDNET, label))
+        return {name: i for i, name in enumerate(ids)} if len(ids) == len(self.classifier.classes) else {}
+
+    @cached_property
+    def randomized(self) -> list[list[tuple[Classifier, list[Method]]]]:
+        """For `sanity`, for each seed: the networks of `randomize_layers`, with the methods for each."""
+        seeds = [[copy for _, copy in randomize_layers(self.classifier, seed=seed)] for seed in range(SEEDS)]
+        return [
+            [(copy, [find_method(name, copy) for name in self.setup.methods]) for copy in copies] for copies in seeds
+        ]
+
+
+class Unusable(ValueError):
+    """Why a picture has no records. A run skips it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A picture explained by each method of a Laboratory.
+
+    Attributes:
+        evidence: of the picture and the class that is explained.
+        explanations: of each method, on the CPU.
+        seconds: what each method alone would have taken, with the capture and the masked pass that they share.
+        truth: (H, W) bool, the pixels of the explained class's objects, for a metric of LOCALIZATION; otherwise None.
+    """
+
+    evidence: Evidence
+    explanations: list[Explanation]
+    seconds: list[float]
+    truth: Tensor | None
+
+
+def explain(laboratory: Laboratory, picture: Picture, target: int | None = None) -> Explained:
+    """Explain a picture by every method, with one capture and one pass over its channels.
+
+    Args:
+        laboratory: what computes.
+        picture: of the dataset.
+        target: the class to explain; by default the one that the protocol says.
+
+    Raises:
+        Unusable: the picture cannot be read, has no label that is a class, or is a scene without the explained class.
+    """
+    setup, classifier = laboratory.setup, laboratory.classifier
+    try:
+        located = picture.has_truth and set(setup.metrics) & set(LOCALIZATION)
+        scene = picture.scene(classifier.input_size, setup.protocol.image_fit) if located else None
+        image = scene.image if scene else picture.read(classifier.input_size, setup.protocol.image_fit)
+    except (OSError, ValueError) as error:
+        raise Unusable(str(error)) from error
+    if target is None and setup.protocol.explained_class == "label":
+        target = laboratory.class_of(picture.label)
+        if target is None:
+            raise Unusable(f"{picture.id} has the label {picture.label}, which is none of the classifier's classes.")
+    start = time.perf_counter()
+    (evidence,) = capture(
+        classifier,
+        image[None].to(next(classifier.parameters())),
+        target_layer=classifier.target_layer,
+        targets=None if target is None else [target],
+        protocol=setup.protocol,
+    )
+    captured, truth = time.perf_counter(), None
+    if scene:
+        name = classifier.classes[evidence.target]
+        truth = scene.truth(name)
+        if not truth.any():
+            raise Unusable(f"the network names it {name}, which is not in it")
+    if any(method.needs_regions for method in laboratory.methods):
+        score_regions([evidence])
+    shared = {False: captured - start, True: time.perf_counter() - start}
+    explanations, seconds = [], []
+    for method in laboratory.methods:
+        start = time.perf_counter()
+        explanation = method.explain(evidence)
+        explanations.append(replace(explanation, cam=explanation.cam.cpu()))
+        own = time.perf_counter() - start
+        seconds.append(own + (shared[method.needs_regions] if method.function in METHODS else 0))
+    return Explained(evidence, explanations, seconds, truth)
+
+
+def explain_picture(laboratory: Laboratory, picture: Picture) -> dict:
+    """A picture's entry in the journal: its `rows`, one for each method (see `run`), or why it was `skipped`.
+
+    `start` says with what it was computed.
+    """
+    try:
+        explained = explain(laboratory, picture)
+    except Unusable as error:
+        return {"image": picture.id, "skipped": str(error), "start": laboratory.start()}
+    evidence, metrics = explained.evidence, laboratory.setup.metrics
+    cams = [explanation.cam for explanation in explained.explanations]
+    faithful = [metric for metric in FAITHFULNESS if metric in metrics or (metric == "drop" and "adcc" in metrics)]
+    again = [metric for metric in EXPLAINED_AGAIN if metric in metrics]
+    measured = evaluate(evidence, cams, faithful) if faithful else [{"probability": evidence.probability} for _ in cams]
+    networks = laboratory.randomized if "sanity" in metrics else ()
+    measured_again = explain_again(evidence, laboratory.classifier, laboratory.methods, cams, again, networks)
+    rows = []
+    for i, (method, explanation) in enumerate(zip(laboratory.methods, explained.explanations, strict=True)):
+        row = {
+            "image": picture.id,
+            "label": picture.label,
+            "target": evidence.target,
+            "class": laboratory.classifier.classes[evidence.target],
+            "method": method.name,
+            "seconds": explained.seconds[i],
+        }
+        row |= {name: explanation.betas.get(name) for name in BETAS} | {"selected": explanation.selected}
+        row |= measured[i] | measured_again[i]
+        if explained.truth is not None:
+            found = localize(explanation.cam, explained.truth)
+            row |= {metric: value for metric, value in found.items() if metric in metrics}
+        if "adcc" in metrics:
+            row["adcc"] = 100 * adcc(*(row[part] / 100 for part in ("drop", "coherency", "complexity")))
+        rows.append(row)
+    return {"image": picture.id, "rows": rows, "start": laboratory.start()}
+
+
+# A runner yields the entry of each picture, in any order; it is closed when the run ends or is stopped.
+Runner = Callable[[Setup, Sequence[Picture]], Generator[dict, None, None]]
+
+
+def serial(setup: Setup, chosen: Sequence[Picture]) -> Generator[dict, None, None]:
+    """The entries of pictures, computed in this process one after the other."""
+    if chosen:
+        with setup.open() as laboratory:
+            for picture in chosen:
+                yield explain_picture(laboratory, picture)
+
+
+def run(
+    setup: Setup,
+    pictures: Sequence[Picture] | None = None,
+    out: str | Path | None = None,
+    runner: Runner = serial,
+    elsewhere: bool = False,
+) -> store.Run:
+    """Explain pictures by several methods and score the maps. The same call continues a run that was stopped.
+
+    A picture that cannot be read is skipped, and `info["skipped"]` says why. With a metric of LOCALIZATION, a scene is
+    also skipped if the network's first answer is not the class of any object in it. Otherwise the ground truth is the
+    union of that class's objects.
+
+    Args:
+        setup: what is computed.
+        pictures: the pictures to explain; by default those that the Setup chooses from its dataset.
+        out: folder of the run, made if need be; a temporary one if None.
+        runner: what computes the entries of the pictures that are missing.
+        elsewhere: continue a run on a machine that cannot offer the backend, chunk and threads with which it was begun.
+            The numbers may then differ in their last digits; the column `start` tells which rows.
 
     Returns:
         The run. A record has `image` (its id), `label`, `target` and `class` (explained), `probability`, `method`,
@@ -120,167 +370,99 @@ def run(
         `masked_probability`, `drop`, `increase`, `insertion`, `deletion` and the two curves, see `metrics.evaluate`;
         what `metrics.localize` and `metrics.explain_again` return, and `adcc`;
         `seconds`: what the method alone would have taken, with the capture and the masked pass that it shares,
-        without its metrics; and `start`, which entry of `info["started"]` says with what the row was computed.
+        without its metrics; and `start`, the entry of `info["started"]` that says with what the row was computed.
 
     Raises:
-        ValueError, OSError: one sentence, before anything is computed: no such picture, method, metric or option; a
-            folder that holds a run with other options; a listed picture that is missing. Or later, when the disk is
-            full: what was computed is kept.
-        RuntimeError: another runner is at work in the folder; weights could not be loaded; this machine cannot offer
-            what the run was begun with.
+        ValueError, OSError: one sentence, before anything is computed: no such picture; a metric that needs the ground
+            truth of other pictures; no picture with a label; a folder that holds a run with other options. Or later,
+            when the disk is full: what was computed is kept.
+        RuntimeError: another run is at work in the folder; weights could not be loaded; this machine cannot offer what
+            the run was begun with.
     """
-    check_metrics(metrics)
-    if not methods or len(set(methods)) < len(methods):
-        raise ValueError(f"methods are {', '.join(methods) or 'none'}; one or more are needed, each once.")
-    if isinstance(classifier, str):
-        [find_method(method, nn.Identity()) for method in methods]  # before the weights are loaded
-    available = pictures(images)
-    chosen = sample(available if list_file is None else listed(available, list_file), limit, seed)
-    if (asked := set(metrics) & set(LOCALIZATION)) and not all(picture.has_truth for picture in chosen):
-        raise ValueError(
-            f"{sorted(asked)[0]!r} needs scenes, shapes or mosaics, of which the truth is known, not {images}."
-        )
-    if isinstance(classifier, str):
-        classifier = load_classifier(classifier, device, protocol)
-    found = [find_method(method, classifier) for method in methods]
-    options = {
-        "classifier": classifier.name,
-        "weights": _checksum(classifier),
-        "methods": list(methods),
-        "metrics": list(metrics),
-        "limit": limit,
-        "seed": seed,
-        "protocol": asdict(protocol),
-        "data": hashlib.sha256("".join(f"{p.id} {p.bytes}\n" for p in chosen).encode()).hexdigest(),
-    }
-    if precision != "fp32":
-        options["precision"] = precision
-    if list_file is not None:
-        options["list"] = hashlib.sha256(Path(list_file).expanduser().read_bytes()).hexdigest()
-    classes = _classes_of_labels(available, classifier) if protocol.explained_class == "label" else None
-    info = {"images": images, "options": options, "available": len(available), "started": []}
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
-            return _run(Path(folder), info, chosen, classifier, found, protocol, classes, elsewhere)
-    return _run(Path(out), info, chosen, classifier, found, protocol, classes, elsewhere)
+            return run(setup, pictures, folder, runner, elsewhere)
+    available = setup.available() if pictures is None else list(pictures)
+    chosen = setup.chosen(available) if pictures is None else available
+    _check_pictures(setup, chosen)
+    info = {
+        "images": setup.dataset,
+        "options": _options(setup, chosen),
+        "available": len(available),
+        "started": [],
+    }
+    with store.opened(Path(out), info) as folder:
+        if "finished" in folder.info:
+            return store.load(out)
+        done = folder.done()
+        missing = [picture for picture in chosen if picture.id not in done]
+        with (
+            closing(runner(_as_begun(setup, folder.started, elsewhere), missing)) as entries,
+            tqdm(total=len(chosen), initial=len(done), unit="image", disable=progress_disabled()) as bar,
+        ):
+            for entry in entries:
+                folder.append(entry)
+                bar.update()
+        return folder.finish([picture.id for picture in chosen])
 
 
-def _run(
-    out: Path,
-    info: dict,
-    chosen: Sequence[Picture],
-    classifier: nn.Module,
-    methods: Sequence[Method],
-    protocol: LabProtocol,
-    classes: dict[str, int] | None,
-    elsewhere: bool,
-) -> Run:
-    names, metrics = info["options"]["methods"], info["options"]["metrics"]
-    with _locked(out):
-        known = _read_info(out)
-        if known is not None:
-            _check_same(known["options"], info["options"], out)
-            info = known
-        if "finished" in info:
-            return load(out)
-        begun = {name: info["started"][-1].get(name) for name in ENGINE} if info["started"] else None
-        with _own_engine(classifier, info["options"].get("precision", "fp32"), begun) as engine:
-            start = _start(info, engine, classifier, begun if not elsewhere else None, out)
-            _write(out / "run.json", json.dumps(info, indent=1).encode())
-            journal = Journal(out / "journal.jsonl")
-            done = {entry["image"] for entry in journal.entries()}
-            todo = [picture for picture in chosen if picture.id not in done]
-            networks = []
-            if todo and "sanity" in metrics:
-                for seed in range(SEEDS):
-                    copies = [network for _, network in randomize_layers(classifier, seed=seed)]
-                    networks.append([(copy, [find_method(name, copy) for name in names]) for copy in copies])
-            with tqdm(total=len(chosen), initial=len(done), unit="image", disable=progress_disabled()) as bar:
-                for picture in todo:
-                    entry = _explain(picture, classifier, methods, metrics, protocol, classes, networks)
-                    if _now(engine, classifier)["chunk"] != info["started"][start]["chunk"]:  # memory ran out
-                        start = _start(info, engine, classifier, None, out)
-                        _write(out / "run.json", json.dumps(info, indent=1).encode())
-                    for row in entry.get("rows", []):
-                        row["start"] = start
-                    journal.append(entry)
-                    bar.update()
-        records, skipped = _collect(journal.entries(), [picture.id for picture in chosen])
-        info |= {"finished": provenance()["date"], "skipped": skipped}
-        parquet = io.BytesIO()
-        records.to_parquet(parquet, index=False, compression="zstd")
-        _write(out / "records.parquet", parquet.getvalue())
-        _write(out / "run.json", json.dumps(info, indent=1).encode())
-        journal.path.unlink()
-        return Run(records, info)
-
-
-@contextmanager
-def _own_engine(classifier: nn.Module, precision: Precision, begun: dict | None) -> Iterator[Engine]:
-    """The classifier with an engine of the run's own, and PyTorch on that many threads; afterwards as it was.
-
-    What was asked of the classifier's own engine, or what the run was begun with, holds for it too.
-    """
-    own, threads = getattr(classifier, "gradient_free", None), torch.get_num_threads()
-    if begun and begun["backend"]:
-        wanted = {name: begun[name] for name in ENGINE}
-    else:
-        wanted = {"backend": getattr(own, "backend", "auto"), "chunk": getattr(own, "chunk", None)}
-        wanted |= {"precision": precision, "threads": threads}
-    torch.set_num_threads(wanted["threads"])
-    classifier.gradient_free = Engine(classifier, progress=False, **wanted)
-    try:
-        yield classifier.gradient_free
-    finally:
-        torch.set_num_threads(threads)
-        if own is None:
-            del classifier.gradient_free
-        else:
-            classifier.gradient_free = own
-
-
-def _now(engine: Engine, classifier: nn.Module) -> dict:
-    """What computes masked images, as ENGINE names it."""
-    size, parameter = classifier.input_size, next(classifier.parameters())
-    backend = engine.backend_for(parameter.new_zeros(1, 3, size, size))
-    return dict(zip(ENGINE, (backend.name, engine.precision, backend.chunk, backend.threads), strict=True))
-
-
-def _start(info: dict, engine: Engine, classifier: nn.Module, begun: dict | None, out: Path) -> int:
-    """The position in `started` of what computes now, added if it is new. The engine keeps to it, and so do its copies.
-
-    Raises:
-        RuntimeError: it is not what the run was `begun` with.
-    """
-    now = _now(engine, classifier)
-    if begun and begun["backend"] and begun != now:
-        then, here = (
-            f"{each['backend']} in {each['precision']}, {each['chunk']} images at a time, {each['threads']} threads"
-            for each in (begun, now)
+def _check_pictures(setup: Setup, chosen: Sequence[Picture]):
+    asked = [metric for metric in setup.metrics if metric in LOCALIZATION]
+    if asked and any(not picture.has_truth for picture in chosen):
+        raise ValueError(
+            f"{min(asked)!r} needs pictures with a known ground truth (scenes, shapes, mosaics, or VOC2007 with its "
+            f"annotations), not {setup.dataset}."
         )
-        raise RuntimeError(
-            f"The run in {out} was begun with {then}; this machine offers {here}. Go on where it was begun, or here "
-            "with --elsewhere: its numbers may then differ in their last digits, and each row says where it was made."
-        )
-    engine.backend, engine.chunk, engine.threads = now["backend"], now["chunk"], now["threads"]
-    entry = provenance() | now
-    for i, known in enumerate(info["started"]):
-        if {**known, "date": None} == {**entry, "date": None}:
-            return i
-    info["started"].append(entry)
-    return len(info["started"]) - 1
+    if setup.protocol.explained_class == "label" and not any(picture.label for picture in chosen):
+        raise ValueError(f"The protocol explains the label, but no picture of {setup.dataset} has one.")
 
 
-def at_scale(scale: str, folder: str = "", paper_set: str = "ilsvrc2012") -> dict:
-    """Options for `run` by which a notebook recreates a table.
+def _options(setup: Setup, chosen: Sequence[Picture]) -> dict:
+    """What must be the same when the run continues, as run.json holds it."""
+    classifier = setup.load_classifier()
+    weights = hashlib.sha256()
+    for name, tensor in sorted(classifier.state_dict().items()):
+        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    options = {
+        "classifier": classifier.name,
+        "weights": weights.hexdigest(),
+        "methods": list(setup.methods),
+        "metrics": list(setup.metrics),
+        "limit": setup.limit,
+        "seed": setup.seed,
+        "protocol": asdict(setup.protocol),
+        "data": hashlib.sha256("".join(f"{p.id} {p.bytes}\n" for p in chosen).encode()).hexdigest(),
+    }
+    if setup.precision != "fp32":
+        options["precision"] = setup.precision
+    if setup.list_file is not None:
+        options["list"] = hashlib.sha256(Path(setup.list_file).expanduser().read_bytes()).hexdigest()
+    return options
+
+
+def _as_begun(setup: Setup, begun: dict | None, elsewhere: bool) -> Setup:
+    """The Setup with the backend, chunk and threads that a run was begun with. Old run.jsons do not hold them."""
+    if begun is None or not begun.get("backend"):
+        return setup
+    return replace(
+        setup, backend=begun["backend"], chunk=begun["chunk"], threads=begun["threads"], exactly=not elsewhere
+    )
+
+
+def table_setup(
+    scale: str, folder: str = "", paper_set: str = "ilsvrc2012", limit: int | None = None, **options
+) -> Setup:
+    """The Setup by which a notebook recreates a table of the paper.
 
     Args:
         scale: `demo`: the built-in network on the demo photos, or on composed scenes where the paper has VOC2007.
             `folder`: the built-in network on the pictures of `folder`. `paper`: the paper's network VGG16 on 2,000
-            images of ILSVRC2012's validation set (those of data/lists) or VOC2007's test set (drawn by seed 0) in
+            images of ILSVRC2012's validation set (those of data/lists) or VOC2007's test set (sampled with seed 0) in
             `folder`.
         folder: where the pictures are.
         paper_set: `ilsvrc2012` or `voc2007`.
+        limit: number of pictures sampled, if not as many as the scale says.
+        options: other fields of the Setup.
 
     Raises:
         ValueError: no such scale, or no folder where one is needed.
@@ -289,274 +471,13 @@ def at_scale(scale: str, folder: str = "", paper_set: str = "ilsvrc2012") -> dic
         raise ValueError(f"scale is {scale!r}; it can be demo, folder or paper.")
     if scale != "demo" and not folder:
         raise ValueError(f"scale {scale!r} needs a folder with pictures, in the parameter `folder`.")
+    chosen: dict[str, Any]
     match scale:
         case "demo":
-            return {"images": "demo"} if paper_set == "ilsvrc2012" else {"images": "scenes", "limit": 8}
+            chosen = {"dataset": "demo"} if paper_set == "ilsvrc2012" else {"dataset": "scenes", "limit": 8}
         case "folder":
-            return {"images": folder}
-        case "paper":
-            options = {"images": f"{paper_set}:{folder}", "classifier": "vgg16"}
-            if paper_set == "ilsvrc2012":
-                return options | {"list_file": LISTS / "ilsvrc2012_val_2000.txt"}
-            return options | {"limit": 2000, "seed": 0}
-
-
-def load(out: str | Path) -> Run:
-    """What a run has computed so far.
-
-    Raises:
-        FileNotFoundError: the folder holds no run.
-    """
-    out = Path(out)
-    info = _read_info(out)
-    if info is None:
-        raise FileNotFoundError(f"The folder {out} holds no run: there is no {out / 'run.json'}.")
-    if "finished" in info:
-        return Run(pd.read_parquet(out / "records.parquet"), info)
-    records, skipped = _collect(Journal(out / "journal.jsonl", repair=False).entries())
-    return Run(records, info | {"skipped": skipped})
-
-
-def _explain(
-    picture: Picture,
-    classifier: nn.Module,
-    methods: Sequence[Method],
-    metrics: Sequence[Metric],
-    protocol: LabProtocol,
-    classes: dict[str, int] | None,
-    networks: Sequence[Sequence[tuple[nn.Module, Sequence[Method]]]] = (),
-) -> dict:
-    """A line of the journal: the picture's records, or why it was skipped."""
-    try:
-        located = set(metrics) & set(LOCALIZATION)
-        scene = picture.scene(classifier.input_size, protocol.image_fit) if located else None
-        image = scene.image if scene else picture.read(classifier.input_size, protocol.image_fit)
-        if classes is not None and picture.label not in classes:
-            raise ValueError(f"{picture.id} has the label {picture.label}, which is none of the classifier's classes.")
-    except (OSError, ValueError) as error:
-        return {"image": picture.id, "skipped": str(error)}
-    parameter = next(classifier.parameters())
-    images, targets = image[None].to(parameter), None if classes is None else [classes[picture.label]]
-    start = time.perf_counter()
-    (evidence,) = capture(classifier, images, target_layer=classifier.target_layer, targets=targets, protocol=protocol)
-    captured = time.perf_counter()
-    name, truth = classifier.classes[evidence.target], None
-    if scene:
-        truth = scene.truth(name)
-        if not truth.any():
-            return {"image": picture.id, "skipped": f"the network names it {name}, which is not in it"}
-    if any(method.needs_regions for method in methods):
-        score_regions([evidence])
-    shared = {False: captured - start, True: time.perf_counter() - start}
-    rows, cams = [], []
-    for method in methods:
-        start = time.perf_counter()
-        result = method.explain(evidence)
-        cams.append(result.cam.cpu())
-        seconds = time.perf_counter() - start + (shared[method.needs_regions] if method.function in METHODS else 0)
-        betas = {name: result.betas.get(name) for name in BETAS} | {"selected": result.selected}
-        rows.append({"method": method.name, "seconds": seconds} | betas)
-    described = {
-        "image": picture.id,
-        "label": picture.label,
-        "target": evidence.target,
-        "class": name,
-    }
-    faithful = [metric for metric in FAITHFULNESS if metric in metrics or (metric == "drop" and "adcc" in metrics)]
-    again = [metric for metric in EXPLAINED_AGAIN if metric in metrics]
-    results = evaluate(evidence, cams, faithful) if faithful else [{"probability": evidence.probability} for _ in cams]
-    again = explain_again(evidence, classifier, methods, cams, again, networks)
-    for i, cam in enumerate(cams):
-        rows[i] = described | rows[i] | results[i] | again[i]
-        if truth is not None:
-            rows[i] |= {metric: value for metric, value in localize(cam, truth).items() if metric in metrics}
-        if "adcc" in metrics:
-            rows[i]["adcc"] = 100 * adcc(*(rows[i][part] / 100 for part in ("drop", "coherency", "complexity")))
-    return {"image": picture.id, "rows": rows}
-
-
-def _classes_of_labels(available: Sequence[Picture], classifier: nn.Module) -> dict[str, int]:
-    """The index of each label: the classifier's names of its classes, and WordNet ids, if there is one for each class.
-
-    ImageNet's classes are numbered in the order of their ids.
-    """
-    classes = {name: i for i, name in enumerate(classifier.classes)}
-    ids = sorted({picture.label for picture in available if re.fullmatch(r"n\d{8}", picture.label or "")})
-    return classes | {name: i for i, name in enumerate(ids)} if len(ids) == len(classifier.classes) else classes
-
-
-class Journal:
-    """A file of one line an image, each written whole or not at all."""
-
-    def __init__(self, path: Path, repair: bool = True):
-        self.path = path
-        content = path.read_bytes() if path.exists() else b""
-        self.whole = content.rfind(b"\n") + 1  # a line that a kill cut short is not counted
-        if repair and self.whole < len(content):
-            os.truncate(path, self.whole)
-
-    def entries(self) -> Iterator[dict]:
-        if self.path.exists():
-            with self.path.open("rb") as file:
-                yield from map(json.loads, file.read(self.whole).splitlines())
-
-    def append(self, entry: dict):
-        line = json.dumps(entry).encode() + b"\n"
-        try:
-            with self.path.open("ab") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            os.truncate(self.path, self.whole)
-            _explain_full_disk(error, self.path.parent)
-        self.whole += len(line)
-
-
-def _collect(entries: Iterator[dict], order: Sequence[str] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The records in the order of the pictures and methods, and the pictures that were skipped."""
-    entries = list(entries)
-    if order is not None:
-        place = {name: i for i, name in enumerate(order)}
-        entries.sort(key=lambda entry: place[entry["image"]])
-    rows = [row for entry in entries for row in entry.get("rows", [])]
-    records = pd.DataFrame(rows)
-    for name in (*(f"{metric}_curve" for metric in (*CURVES, "sanity")), "sanity_rho"):
-        if name in records:
-            records[name] = [np.array(curve, dtype=np.float32) for curve in records[name]]
-    for name in ("beta_denoising", "beta_region", "beta_united"):
-        if name in records:
-            records[name] = records[name].astype(float)
-    return records, {entry["image"]: entry["skipped"] for entry in entries if "skipped" in entry}
-
-
-def _read_info(out: Path) -> dict | None:
-    path = out / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _check_same(known: dict, wanted: dict, out: Path):
-    flat = [{**options, **options["protocol"]} for options in (known, wanted)]
-    for name in flat[0] | flat[1]:
-        before, now = flat[0].get(name), flat[1].get(name)
-        if name != "protocol" and before != now:
-            raise ValueError(
-                f"{out} holds a run whose {name} is {before}, not {now}: take another folder, or the same options."
-            )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """One runner at a time; the system frees the folder when its runner dies."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise RuntimeError(f"Another runner is at work in {out}.") from None
-
-
-def _write(path: Path, content: bytes):
-    """A file written whole, in place of what it was before, or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        _explain_full_disk(error, path.parent)
-
-
-def _explain_full_disk(error: OSError, out: Path):
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise OSError(
-            error.errno, f"The disk is full. What was computed is kept in {out}: free some space, and run it again"
-        ) from error
-    raise error
-
-
-def _checksum(classifier: nn.Module) -> str:
-    """SHA-256 of the weights, by their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(classifier.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m unioncam_lab.experiment", description=__doc__.partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("run", help="begin a run, or go on with it")
-    command.add_argument(
-        "--images", default="demo", help="demo, scenes, shapes, mosaics, FOLDER, ilsvrc2012:FOLDER, ..."
-    )
-    command.add_argument("--classifier", default="efficientnet_lite0", help="as in load_classifier")
-    command.add_argument(
-        "--methods", default=",".join(PAPER_METHODS), help="with commas; options as in union_cam:theta=50"
-    )
-    command.add_argument("--metrics", default=",".join(FAITHFULNESS), help="with commas")
-    command.add_argument("--limit", type=int, help="how many pictures are drawn; all by default")
-    command.add_argument("--seed", type=int, default=0, help="which are drawn")
-    command.add_argument(
-        "--protocol", nargs="*", default=[], metavar="OPTION=VALUE", help="as in unioncam_core.Protocol"
-    )
-    command.add_argument("--device", help="cpu or cuda; the GPU if there is one")
-    command.add_argument("--precision", default="fp32", choices=get_args(Precision), help="of passes without gradient")
-    command.add_argument(
-        "--list", type=Path, dest="list_file", metavar="FILE", help="text file that names the pictures, a line each"
-    )
-    command.add_argument(
-        "--elsewhere", action="store_true", help="go on where the machine cannot offer what the run was begun with"
-    )
-    command.add_argument("--out", type=Path, required=True, help="folder of the run")
-    for name, help_text in (("table", "print the tables of a run"), ("report", "write a run as a web page")):
-        command = commands.add_parser(name, help=help_text)
-        command.add_argument("out", type=Path, metavar="RUN", help="folder of the run")
-    command.add_argument("--images", default="", help="where its pictures are now; where they were by default")
-    options = vars(parser.parse_args(arguments))
-    try:
-        {"run": _command_run, "table": _command_table, "report": _command_report}[options.pop("command")](**options)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        print(f"{parser.prog}: {message}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _command_run(methods: str, metrics: str, protocol: Sequence[str], out: Path, **options):
-    chosen = dict(setting.partition("=")[::2] for setting in protocol)
-    read = LabProtocol(**{name: literal(value) for name, value in chosen.items()})
-    made = run(methods=methods.split(","), metrics=metrics.split(","), protocol=read, out=out, **options)
-    print(f"{made.records['image'].nunique() if len(made.records) else 0} images are in {out / 'records.parquet'}.")
-    for name, reason in made.info["skipped"].items():
-        print(f"skipped {name}: {reason}")
-
-
-def _command_table(out: Path):
-    from unioncam_lab import tables
-
-    made = load(out)
-    if made.records.empty:
-        raise ValueError(f"The run in {out} has no records yet.")
-    found = tables.summary(made.records)
-    print(tables.wide(found).to_markdown())
-    known = set(zip(found["quantity"], found["method"], strict=True))
-    for name in tables.TABLES:
-        if known >= {(quantity, method) for quantity, row in tables.published(name).items() for method in row}:
-            print(f"\nThe paper's {name}\n{tables.beside_paper(found, name).to_string()}")
-
-
-def _command_report(out: Path, images: str):
-    from unioncam_lab.report import write_report
-
-    print(f"The report is {write_report(out, images=images)}.")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            chosen = {"dataset": folder}
+        case _:
+            chosen = {"dataset": f"{paper_set}:{folder}", "classifier": "vgg16"}
+            chosen |= {"list_file": LISTS / "ilsvrc2012_val_2000.txt"} if paper_set == "ilsvrc2012" else {"limit": 2000}
+    return Setup(**chosen | ({"limit": limit} if limit else {}) | options)

@@ -1,6 +1,6 @@
 """What the records say of each claim of both papers: the verdicts of notebook 17, and the numbers in the README.
 
-python -m unioncam_lab.findings       write the README's tables and sentences anew from data/records
+`render` writes the README's tables and sentences from data/records; the command is python -m unioncam_lab readme.
 
 A claim is a sentence of a paper with one measure, named before the numbers were looked at. It gets two verdicts. On the
 paper's setup (VGG16, ILSVRC2012 and VOC2007) nothing was run here. On ours it holds, is contradicted, or the pictures
@@ -8,7 +8,6 @@ cannot tell; the rule is that of `tables`: a difference is clear where Holm's p 
 """
 
 import re
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from unioncam_core import capture, pixel_weights
 from unioncam_lab import ROOT, bench, tables
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.datasets import pictures, sample
-from unioncam_lab.experiment import PAPER_METHODS, RECORDS, load
+from unioncam_lab.experiment import PAPER_METHODS
 from unioncam_lab.methods import CONTROLS, find_title
+from unioncam_lab.store import RECORDS, load
 from unioncam_lab.tables import alone, paired, standing, values
 
 README = ROOT / "README.md"
@@ -600,7 +600,7 @@ def readme_verdicts() -> str:
 
 def readme_costs() -> str:
     """What an explanation costs."""
-    costs, machine = bench.read(bench.RECORDS / "cost_cpu.json")
+    costs, machine = bench.read(RECORDS / "cost_cpu.json")
     text = f"""One explanation by EfficientNet-Lite0, 1280×7×7, 224², on {machine["cores"]} cores of a processor that
         calls itself "{machine["processor"]}", without a GPU ([record](data/records/cost_cpu.json); on your
         machine: `make bench`):"""
@@ -628,13 +628,3 @@ def render(text: str) -> str:
             raise ValueError(f"The page must have <!-- {name} --> and <!-- /{name} --> once.")
         text = pattern.sub(lambda match, write=write: match[1] + write() + match[2], text)
     return text
-
-
-def main() -> int:
-    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"{README.name} holds what the records say.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,16 +1,13 @@
 """Runs the notebooks without a screen: executed copies, web pages and an index into build/, pictures into figures/.
 
-python -m unioncam_lab.headless              all notebooks
-python -m unioncam_lab.headless 02           one, by the number it starts with
-python -m unioncam_lab.headless 00 -p photo my_photo.jpg -p theta 50
+find    notebooks by their numbers
+run     execute them; the command is python -m unioncam_lab notebooks
 """
 
-import argparse
 import base64
 import os
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +22,7 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 
-from unioncam_lab import FIGURES, ROOT, literal
+from unioncam_lab import FIGURES, ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 # MathJax and its fonts lie beside the pages, so that equations need no network.
@@ -137,36 +134,3 @@ def _cover(notebook: nbformat.NotebookNode) -> bytes | None:
     outputs = (output for cell in cells for output in cell.get("outputs", []))
     pictures = (output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output.get("data", {}))
     return base64.b64decode(jpeg) if (jpeg := next(pictures, None)) else None
-
-
-def _value(text: str):
-    """A parameter from the command line: a file, whose path a notebook needs whole, a Python literal, or a word."""
-    if Path(text).is_file():
-        return str(Path(text).resolve())
-    return literal(text)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m unioncam_lab.headless", description="Run the notebooks headless.")
-    parser.add_argument("notebooks", nargs="*", help="numbers or names they start with; all by default")
-    parser.add_argument("--out", type=Path, default=Path("build"), help="folder for executed notebooks and pages")
-    parser.add_argument("--figures", type=Path, default=Path("figures"), help="folder for the pictures")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
-    options = parser.parse_args(arguments)
-    try:
-        chosen = find(options.notebooks)
-        runs = run(chosen, options.out, options.figures, {name: _value(value) for name, value in options.p})
-    except ValueError as error:
-        parser.error(str(error))
-    failed = [each for each in runs if each.error]
-    print(f"\n{len(runs) - len(failed)} of {len(runs)} notebooks ran in {sum(each.seconds for each in runs):.0f} s.")
-    print(f"  read      {options.out / 'index.html'}")
-    print(f"  notebooks {options.out}{os.sep}*.ipynb, with their outputs")
-    print(f"  pictures  {options.figures}{os.sep}, {len(list(options.figures.glob('*.png')))} as PNG and SVG")
-    for each in failed:
-        print(f"{each.name} {each.error}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

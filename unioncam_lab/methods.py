@@ -23,6 +23,7 @@ from fusioncam import fusion_cam
 from unioncam_core import (
     Evidence,
     denoise,
+    evaluation,
     min_max,
     region_cam,
     union_cam,
@@ -283,11 +284,13 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
     def explain(evidence: Evidence) -> Explanation:
         before = [parameter.grad for parameter in classifier.parameters()]
         target = ClassifierOutputTarget(evidence.target)
-        # It computes the gradient of parameters too, and leaves it there.
-        with torch.enable_grad(), method(classifier, [classifier.target_layer]) as cam:
-            saliency = cam(evidence.image[None], [target])[0]
-        for parameter, gradient in zip(classifier.parameters(), before, strict=True):
-            parameter.grad = gradient
+        # It computes the gradient of parameters too and leaves it there, and the network in evaluation mode.
+        try:
+            with torch.enable_grad(), evaluation(classifier), method(classifier, [classifier.target_layer]) as cam:
+                saliency = cam(evidence.image[None], [target])[0]
+        finally:
+            for parameter, gradient in zip(classifier.parameters(), before, strict=True):
+                parameter.grad = gradient
         return Explanation(torch.from_numpy(saliency).to(evidence.image.device))
 
     return explain

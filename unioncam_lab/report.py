@@ -8,29 +8,28 @@ import jinja2
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from torch import nn
 
-from unioncam_core import capture
 from unioncam_lab import figures, tables
-from unioncam_lab.classifiers import LabProtocol, load_classifier
-from unioncam_lab.datasets import pictures
-from unioncam_lab.experiment import Run, load
-from unioncam_lab.methods import find_method, find_title
+from unioncam_lab.classifiers import Classifier, LabProtocol
+from unioncam_lab.experiment import Laboratory, Setup, explain
+from unioncam_lab.images import Picture
+from unioncam_lab.methods import find_title
+from unioncam_lab.store import Run, load
 
 SHOWN_METHODS = 6
 
 
-def write_report(out: str | Path, classifier: nn.Module | None = None, count: int = 3, images: str = "") -> Path:
+def write_report(out: str | Path, classifier: Classifier | None = None, count: int = 3, images: str = "") -> Path:
     """Write report.html into a run's folder, finished or not.
 
     The gallery shows the images whose probability the run's main method (UnionCAM, or else its first) kept best and
-    worst. It explains them anew.
+    worst. They are explained again for it, in single precision.
 
     Args:
         out: the run's folder.
-        classifier: as `load_classifier` gives it; the run's own is loaded by default.
+        classifier: as `load_classifier` gives it, and left as it was; the run's own is loaded by default.
         count: images at each end.
-        images: the set of pictures; the run's own by default.
+        images: the name of the dataset; the run's own by default.
 
     Raises:
         FileNotFoundError, ValueError: no run there, or one without records; the pictures are gone.
@@ -77,38 +76,44 @@ def _curves(records: pd.DataFrame, methods: list[str]) -> dict[str, str]:
     return {"Insertion and deletion, mean curves": _png(figure)}
 
 
-def _gallery(run: Run, main: str, methods: list[str], classifier, count: int, images: str) -> dict[str, str]:
+def _gallery(
+    run: Run, main: str, methods: list[str], classifier: Classifier | None, count: int, images: str
+) -> dict[str, str]:
+    """Title -> picture: the images that the main method kept best, and worst."""
     options, kept = run.info["options"], run.records[run.records["method"] == main]
     if "drop" not in kept:
         return {}
-    classifier = classifier or load_classifier(options["classifier"], protocol=LabProtocol(**options["protocol"]))
-    available = {picture.id: picture for picture in pictures(images or run.info["images"])}
+    setup = Setup(
+        images or run.info["images"],
+        classifier or options["classifier"],
+        methods[:SHOWN_METHODS],
+        protocol=LabProtocol(**options["protocol"]),
+    )
+    available = {picture.id: picture for picture in setup.available()}
     order = kept.sort_values("drop", kind="stable")["image"]
     ends = {"kept best": order.head(count), "kept worst": order.iloc[count:].tail(count)[::-1]}
-    return {
-        f"Images that {find_title(main)} {title}": _png(_rows([available[i] for i in chosen], run, classifier, methods))
-        for title, chosen in ends.items()
-        if len(chosen)
-    }
+    with setup.open() as laboratory:
+        return {
+            f"Images that {find_title(main)} {title}": _png(_rows([available[i] for i in chosen], run, laboratory))
+            for title, chosen in ends.items()
+            if len(chosen)
+        }
 
 
 @figures.styled()
-def _rows(chosen: list, run: Run, classifier, methods: list[str]) -> Figure:
-    protocol = LabProtocol(**run.info["options"]["protocol"])
-    shown = [find_method(method, classifier) for method in methods[:SHOWN_METHODS]]
-    size = 2.1 * (1 + len(shown)), 2.4 * len(chosen)
-    figure, axes = plt.subplots(len(chosen), 1 + len(shown), figsize=size, squeeze=False)
+def _rows(chosen: list[Picture], run: Run, laboratory: Laboratory) -> Figure:
+    """A row for each picture: itself, and the map of each method over it."""
+    methods = laboratory.setup.methods
+    size = 2.1 * (1 + len(methods)), 2.4 * len(chosen)
+    figure, axes = plt.subplots(len(chosen), 1 + len(methods), figsize=size, squeeze=False)
     for line, picture in zip(axes, chosen, strict=True):
         rows = run.records[run.records["image"] == picture.id].set_index("method")
-        image = picture.read(classifier.input_size, protocol.image_fit).to(next(classifier.parameters()))
-        targets = [int(rows["target"].iloc[0])]
-        layer = classifier.target_layer
-        (evidence,) = capture(classifier, image[None], target_layer=layer, targets=targets, protocol=protocol)
-        figures.draw(line[0], evidence.image, f"{rows['class'].iloc[0]}: {evidence.probability:.2f}")
-        for axis, method in zip(line[1:], shown, strict=True):
-            result = method.explain(evidence)
-            title = f"{find_title(method.name)}\ndrop {rows['drop'][method.name]:.0f} %"
-            figures.draw(axis, figures.overlay(evidence.image, result.cam), title)
+        explained = explain(laboratory, picture, int(rows["target"].iloc[0]))
+        image = explained.evidence.image
+        figures.draw(line[0], image, f"{rows['class'].iloc[0]}: {explained.evidence.probability:.2f}")
+        for axis, method, explanation in zip(line[1:], methods, explained.explanations, strict=True):
+            title = f"{find_title(method)}\ndrop {rows['drop'][method]:.0f} %"
+            figures.draw(axis, figures.overlay(image, explanation.cam), title)
     return figure
 
 

@@ -1,12 +1,9 @@
-"""Trains shapes_vgg, minutes on 2 cores: python -m unioncam_lab.train_shapes (make shapes).
+"""Trains shapes_vgg, in minutes on 2 cores. The command is python -m unioncam_lab train (make shapes)."""
 
-Writes the weights and, beside them, training.json: settings, losses, and what `examine` found.
-"""
-
-import argparse
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from unioncam_core import evaluation
 from unioncam_lab import progress_disabled
 from unioncam_lab.classifiers import SHAPES_MEAN, SHAPES_STD, SHAPES_WEIGHTS, shapes_network
 from unioncam_lab.images import Scene, SceneKind
@@ -98,6 +96,12 @@ def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) 
     return network.to(memory_format=torch.contiguous_format).eval(), losses
 
 
+def _logits(classifier: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Logits (N, C) of images (N, 3, H, W). A network is in evaluation mode for it, and afterwards as it was."""
+    with evaluation(classifier) if isinstance(classifier, nn.Module) else nullcontext():
+        return torch.cat([classifier(part) for part in images.split(64)])
+
+
 @torch.no_grad()
 def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[str, float]:
     """Whether a classifier recognizes new scenes, and whether it looks at the object.
@@ -128,38 +132,31 @@ def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[s
     }
     percent = {}
     for name, pictures in shown.items():
-        sure, answers = torch.cat([classifier(part) for part in pictures.split(64)]).softmax(1).max(1)
+        sure, answers = _logits(classifier, pictures).softmax(1).max(1)
         percent[name] = 100 * float((answers == labels).double().mean())
         if name == "object painted over":
             percent["sure without the object"] = 100 * float(sure.double().mean())
     scenes = [draw_scene("two classes", i) for i in range(count)]
     images, shares = labelled(scenes)
-    answers = torch.cat([classifier(part) for part in images.split(64)]).topk(2).indices
+    answers = _logits(classifier, images).topk(2).indices
     percent["both of two classes"] = 100 * float((shares.gather(1, answers) > 0).all(1).double().mean())
     return percent
 
 
-def main(arguments: Sequence[str] | None = None):
-    parser = argparse.ArgumentParser(prog="python -m unioncam_lab.train_shapes", description="Train shapes_vgg again.")
-    parser.add_argument("--count", type=int, default=14000, help="scenes to train on")
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0, help="of the network's first weights and of the order")
-    parser.add_argument(
-        "--out", type=Path, default=SHAPES_WEIGHTS.parent, help="folder for the weights and their record"
-    )
-    options = parser.parse_args(arguments)
+def train_and_save(
+    out: Path = SHAPES_WEIGHTS.parent, count: int = 14000, epochs: int = 16, seed: int = 0
+) -> dict[str, float]:
+    """Train the network and write its weights into a folder.
+
+    Beside them, training.json holds the settings, the losses, and what `examine` found. That is returned.
+    """
     start = time.perf_counter()
-    network, losses = train(options.count, options.epochs, seed=options.seed)
+    network, losses = train(count, epochs, seed=seed)
     seconds = time.perf_counter() - start
     found = examine(lambda images: network((images - SHAPES_MEAN[0]) / SHAPES_STD[0]))
-    options.out.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), options.out / SHAPES_WEIGHTS.name)
-    settings = {"count": options.count, "epochs": options.epochs, "seed": options.seed}
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(network.state_dict(), out / SHAPES_WEIGHTS.name)
+    settings = {"count": count, "epochs": epochs, "seed": seed}
     record = {"settings": settings, "seconds": round(seconds), "losses": losses, "percent of 1000 fresh scenes": found}
-    (options.out / "training.json").write_text(json.dumps(record | {"made": provenance()}, indent=1) + "\n")
-    for name, percent in found.items():
-        print(f"{percent:5.1f} %  {name}")
-
-
-if __name__ == "__main__":
-    main()
+    (out / "training.json").write_text(json.dumps(record | {"made": provenance()}, indent=1) + "\n")
+    return found

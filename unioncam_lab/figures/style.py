@@ -12,6 +12,8 @@ import seaborn as sns
 from IPython.display import Image, display
 from matplotlib.figure import Figure
 
+from unioncam_lab import FIGURES
+
 # Each map and method has one colour throughout the project. Colour-blind readers can tell them apart (Okabe-Ito).
 COLOURS = {
     "denoising": "#0072B2",

@@ -1,0 +1,209 @@
+"""The commands of the laboratory: python -m unioncam_lab COMMAND, or unioncam COMMAND. `--help` lists them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from unioncam_lab import literal
+
+# A command imports what it needs when it runs, so that --help answers at once.
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, without the usage before it."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def run_command(out: Path, protocol: Sequence[str], elsewhere: bool, **options) -> int:
+    from dataclasses import fields
+
+    from unioncam_lab.classifiers import LabProtocol
+    from unioncam_lab.experiment import Setup, run
+
+    chosen = {name: literal(value) for name, _, value in (setting.partition("=") for setting in protocol)}
+    known = [field.name for field in fields(LabProtocol)]
+    if unknown := [name for name in chosen if name not in known]:
+        raise ValueError(f"The protocol has no option {unknown[0]!r}; it has {', '.join(known)}.")
+    given = {name: value for name, value in options.items() if value is not None}
+    made = run(Setup(protocol=LabProtocol(**chosen), **given), out=out, elsewhere=elsewhere)
+    print(f"{made.records['image'].nunique() if len(made.records) else 0} images are in {out / 'records.parquet'}.")
+    for name, reason in made.info["skipped"].items():
+        print(f"skipped {name}: {reason}")
+    return 0
+
+
+def table_command(out: Path) -> int:
+    from unioncam_lab import tables
+    from unioncam_lab.store import load
+
+    made = load(out)
+    if made.records.empty:
+        raise ValueError(f"The run in {out} has no records yet.")
+    found = tables.summary(made.records)
+    print(tables.wide(found).to_markdown())
+    known = set(zip(found["quantity"], found["method"], strict=True))
+    for name in tables.TABLES:
+        if known >= {(quantity, method) for quantity, row in tables.published(name).items() for method in row}:
+            print(f"\nThe paper's {name}\n{tables.beside_paper(found, name).to_string()}")
+    return 0
+
+
+def report_command(out: Path, images: str) -> int:
+    from unioncam_lab.report import write_report
+
+    print(f"The report is {write_report(out, images=images)}.")
+    return 0
+
+
+def bench_command(
+    out: Path | None, random: bool, device: str | None, backend: Sequence[str], precision: Sequence[str], **options
+) -> int:
+    import torch
+
+    from unioncam_lab import bench
+    from unioncam_lab.provenance import provenance
+
+    if out and not out.parent.is_dir():
+        raise NotADirectoryError(f"There is no folder {out.parent} for the record {out.name}.")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    first, *_ = chosen = bench.settings(backend, precision, pretrained=not random, device=device, **options)
+    costs, where = bench.compare(chosen), provenance()
+    weights = ", random weights" if random else ""
+    print(f"{first.classifier}{weights}, {first.size}×{first.size} pixels, {first.photo}, on {device}")
+    print(", ".join(f"{name} {value}" for name, value in where.items()))
+    print(bench.table(costs).to_string())
+    if out:
+        bench.write(out, costs, where)
+    return 0
+
+
+def notebooks_command(notebooks: Sequence[str], out: Path, figures: Path, parameters: Sequence[Sequence[str]]) -> int:
+    from unioncam_lab import headless
+
+    def value(text: str):  # the path of a file, which a notebook needs whole, or a literal
+        return str(Path(text).resolve()) if Path(text).is_file() else literal(text)
+
+    runs = headless.run(headless.find(notebooks), out, figures, {name: value(text) for name, text in parameters})
+    failed = [each for each in runs if each.error]
+    print(f"\n{len(runs) - len(failed)} of {len(runs)} notebooks ran in {sum(each.seconds for each in runs):.0f} s.")
+    print(f"  read      {out / 'index.html'}")
+    print(f"  notebooks {out}{os.sep}*.ipynb, with their outputs")
+    print(f"  pictures  {figures}{os.sep}, {len(list(figures.glob('*.png')))} as PNG and SVG")
+    for each in failed:
+        print(f"{each.name} {each.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def train_command(**options) -> int:
+    from unioncam_lab.train_shapes import train_and_save
+
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, percent in train_and_save(**given).items():
+        print(f"{percent:5.1f} %  {name}")
+    return 0
+
+
+def readme_command() -> int:
+    from unioncam_lab.findings import README, render
+
+    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"{README.name} holds what the records say.")
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    main = _Parser(prog="unioncam", description="The laboratory around UnionCAM: experiments, tables, notebooks.")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND [OPTION]", title="commands")
+
+    def add(name: str, command: Callable[..., int], line: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=line, description=f"{line[0].upper()}{line[1:]}.")
+        added.formatter_class = argparse.RawDescriptionHelpFormatter
+        added.epilog = f"example:\n  unioncam {name} {example}".rstrip()
+        added.set_defaults(function=command)
+        return added
+
+    line = "explain and score pictures, or continue where that was stopped"
+    run = add("run", run_command, line, "--images FOLDER --methods union_cam,score_cam --limit 100 --out runs/mine")
+    run.add_argument("--images", dest="dataset", help="demo, scenes, shapes, mosaics, FOLDER, ilsvrc2012:FOLDER, ...")
+    run.add_argument("--classifier", help="as in load_classifier; efficientnet_lite0 by default")
+    run.add_argument(
+        "--methods", type=_names, help="with commas, options as in union_cam:theta=50; default: the paper's"
+    )
+    run.add_argument("--metrics", type=_names, help="with commas; drop,increase,insertion,deletion by default")
+    run.add_argument("--limit", type=int, help="number of pictures sampled; all by default")
+    run.add_argument("--seed", type=int, help="of the sampling; 0 by default")
+    run.add_argument("--protocol", nargs="*", default=[], metavar="OPTION=VALUE", help="as in LabProtocol")
+    run.add_argument("--device", help="cpu or cuda; the GPU if there is one")
+    run.add_argument("--precision", help="of the passes without gradient: fp32 (default), tf32, bf16 or fp16")
+    run.add_argument("--list", dest="list_file", type=Path, metavar="FILE", help="names the pictures, one a line")
+    run.add_argument(
+        "--elsewhere", action="store_true", help="continue on a machine that cannot offer the same backend"
+    )
+    run.add_argument("--out", type=Path, required=True, help="folder of the run")
+
+    table = add("table", table_command, "print the tables of a run, the published numbers beside them", "runs/mine")
+    report = add("report", report_command, "write a run as a web page: tables, curves and a gallery", "runs/mine")
+    for command in (table, report):
+        command.add_argument("out", type=Path, metavar="RUN", help="folder of the run")
+    report.add_argument("--images", default="", help="where its pictures are now; where they were by default")
+
+    example = "--classifier vgg16 --random --precision fp32 bf16 --backend eager compile"
+    bench = add("bench", bench_command, "measure what an explanation costs, beside two libraries", example)
+    bench.add_argument("--classifier", default="efficientnet_lite0", help="as in load_classifier")
+    bench.add_argument("--random", action="store_true", help="without its trained weights, and so without a download")
+    bench.add_argument("--device", choices=["cpu", "cuda"], help="the GPU if there is one")
+    bench.add_argument("--backend", nargs="+", default=["auto"], help="auto, openvino, compile, eager")
+    bench.add_argument("--precision", nargs="+", default=["fp32"], help="fp32, tf32, bf16, fp16")
+    bench.add_argument("--photo", default="chelsea", help="one of the demo photos")
+    bench.add_argument("--size", type=int, default=224, help="side of the image in pixels")
+    bench.add_argument("--out", type=Path, help="file for the record, with its provenance: NAME.json")
+
+    example = "00 -p photo my_photo.jpg -p theta 50"
+    notebooks = add("notebooks", notebooks_command, "run the notebooks and make web pages of them", example)
+    notebooks.add_argument("notebooks", nargs="*", help="numbers or names they start with; all by default")
+    notebooks.add_argument("--out", type=Path, default=Path("build"), help="folder for executed notebooks and pages")
+    notebooks.add_argument("--figures", type=Path, default=Path("figures"), help="folder for the pictures")
+    notebooks.add_argument(
+        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"
+    )
+
+    train = add(
+        "train", train_command, "train shapes_vgg, the classifier of drawn shapes", "--epochs 16 --out /tmp/shapes"
+    )
+    train.add_argument("--count", type=int, help="scenes to train on; 14000 by default")
+    train.add_argument("--epochs", type=int, help="16 by default")
+    train.add_argument("--seed", type=int, help="of the network's first weights and of the order; 0 by default")
+    train.add_argument("--out", type=Path, help="folder for the weights and their record; data/shapes_vgg by default")
+
+    add("readme", readme_command, "write the README's tables and sentences from data/records", "")
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. An error is one sentence on stderr; the exit status is 2, or 130 if it was interrupted."""
+    options = vars(parser().parse_args(arguments))
+    name, function = options.pop("command"), options.pop("function")
+    try:
+        return function(**options)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:  # without its number
+            message = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        print(f"unioncam {name}: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here." if name == "run" else "Stopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
