@@ -524,7 +524,7 @@ def test_vocs_boxes_are_the_ground_truth_under_the_protocols_fit(tmp_path, fit):
     size = "<size><width>24</width><height>12</height></size>"
     (tmp_path / "Annotations" / "000001.xml").write_text(f"<annotation>{size}{objects}</annotation>")
     (row,) = tiny_run(
-        f"voc2007:{tmp_path}", methods=["grad_cam"], metrics=["energy"], protocol=Protocol(image_fit=fit)
+        f"voc2007:{tmp_path}", methods=["grad_cam"], metrics=["energy"], protocol=LabProtocol(image_fit=fit)
     ).records.itertuples()
     image = load_photo(tmp_path / "JPEGImages" / "000001.jpg", 12, fit)
     tiny = eager_tiny()

@@ -172,13 +172,14 @@ def test_each_module_is_installed():
 def test_without_a_checkout_the_laboratory_says_so(tmp_path):
     """`accelerate`, which the README offers for one's own network, needs no checkout."""
     shutil.copytree(ROOT / "unioncam_lab", tmp_path / "unioncam_lab", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "unioncam_core.py", tmp_path)
+    for core in ("unioncam_core.py", "fusioncam.py"):
+        shutil.copy(ROOT / core, tmp_path)
 
     code = """
         import importlib
         from unioncam_lab.engine import accelerate
         print(accelerate.__code__.co_filename)
-        for module in ("images", "shapes", "tables"):
+        for module in ("scenes", "tables", "store"):
             try:
                 importlib.import_module(f"unioncam_lab.{module}")
             except FileNotFoundError as error:

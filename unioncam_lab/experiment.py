@@ -312,7 +312,7 @@ def explain_picture(laboratory: Laboratory, picture: Picture) -> dict:
     measured_again = explain_again(evidence, laboratory.classifier, laboratory.methods, cams, again, networks)
     rows = []
     for i, (method, explanation) in enumerate(zip(laboratory.methods, explained.explanations, strict=True)):
-        row = {
+        row: dict[str, Any] = {
             "image": picture.id,
             "label": picture.label,
             "target": evidence.target,
@@ -480,4 +480,6 @@ def table_setup(
         case _:
             chosen = {"dataset": f"{paper_set}:{folder}", "classifier": "vgg16"}
             chosen |= {"list_file": LISTS / "ilsvrc2012_val_2000.txt"} if paper_set == "ilsvrc2012" else {"limit": 2000}
-    return Setup(**chosen | ({"limit": limit} if limit else {}) | options)
+    if limit:
+        chosen["limit"] = limit
+    return Setup(**(chosen | options))

@@ -17,7 +17,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -144,7 +144,7 @@ class Folder:
 
 
 @contextmanager
-def opened(path: Path, info: dict) -> Iterator[Folder]:
+def opened(path: Path, info: dict) -> Generator[Folder, None, None]:
     """The folder of a run, made if need be and locked, so that one run at a time works in it.
 
     If the folder holds a run already, that run continues, and its own run.json counts; its options must be the same.

@@ -38,7 +38,7 @@ class Backend:
     """A network ready for images of one size on one device.
 
     Attributes:
-        name: one of BACKENDS.
+        name: one of BACKENDS, or of one's own.
         network: images (n, 3, H, W) -> logits (n, C), float32.
         chunk: how many images at a time are fastest.
         rate: images a second at that.
@@ -82,7 +82,8 @@ class Engine(Network):
         if precision == "tf32" and _device(model).type != "cuda":
             raise ValueError(f"precision 'tf32' is a mode of NVIDIA GPUs; the model is on {_device(model)}.")
         super().__init__(model)
-        self.model, self.backend, self.precision = model, backend, precision
+        self.model, self.precision = model, precision
+        self.backend: str = backend
         self.chunk, self.progress, self.threads = chunk, progress, threads
         self._ready: dict[tuple, Backend] = {}
         self._masks: dict[tuple, Callable[[Tensor, Tensor], Tensor]] = {}
