@@ -10,7 +10,7 @@ import torch
 
 from unioncam_core import capture
 from unioncam_lab import bench
-from unioncam_lab.bench import ACCELERATED, METHODS, Cost, Setting
+from unioncam_lab.bench import ACCELERATED, CONTESTANTS, Cost, Setting
 from unioncam_lab.engine import distinct_masks
 from unioncam_lab.images import demo_photo
 from unioncam_lab.store import RECORDS
@@ -21,7 +21,7 @@ SMALL = {"size": 64, "photo": "coffee"}
 @pytest.fixture(scope="module")
 def costs():
     """One row a method, each in a process of its own."""
-    return bench.compare([Setting(method, **SMALL) for method in METHODS], seconds=1e-3)
+    return bench.compare([Setting(method, **SMALL) for method in CONTESTANTS], seconds=1e-3)
 
 
 def test_every_method_is_measured(costs, classifier):
@@ -37,7 +37,7 @@ def test_every_method_is_measured(costs, classifier):
         assert (row.ceiling > 0) == (row.method == "Score-CAM")
         assert row.memory_mib > 1
         assert row.tflops < row.matmul_tflops
-    assert list(costs.method) == list(METHODS)
+    assert list(costs.method) == list(CONTESTANTS)
 
 
 def test_operations_are_counted(costs, classifier):
@@ -74,7 +74,7 @@ def test_every_backend_and_precision_is_a_row():
     rows = bench.settings(["eager", "compile"], ["fp32", "bf16"], size=96)
     ours = [(row.method, row.backend, row.precision) for row in rows if row.method in ACCELERATED]
     assert len(ours) == len(set(ours)) == 8
-    assert len(rows) == 8 + len(METHODS) - len(ACCELERATED)
+    assert len(rows) == 8 + len(CONTESTANTS) - len(ACCELERATED)
     assert {row.size for row in rows} == {96}
 
 
@@ -82,5 +82,5 @@ def test_every_backend_and_precision_is_a_row():
 def test_committed_records_are_whole(record):
     costs, provenance = bench.read(record)
     assert {"date", "commit", "processor", "cores", "gpu", "torch"} <= set(provenance)
-    assert set(METHODS) == set(costs.method)
+    assert set(CONTESTANTS) == set(costs.method)
     assert "/" not in json.dumps(provenance).replace("\\/", "")

@@ -29,7 +29,7 @@ def executed(tmp_path_factory):
         notebook(folder, "c", "import os", "os._exit(1)"),
         notebook(folder, "d", "number = 4", "print('number', number)"),
     ]
-    runs = headless.run(paths, folder / "out", folder / "figures", {"number": 7})
+    runs = headless.execute(paths, folder / "out", folder / "figures", {"number": 7})
     return folder, {run.name: run for run in runs}
 
 
@@ -69,8 +69,8 @@ def test_pages_ask_nothing_of_the_network(executed):
 
 def test_the_index_lists_what_earlier_runs_made(executed, tmp_path):
     folder, _ = executed
-    headless.run([folder / "a.ipynb"], tmp_path, tmp_path / "figures")
-    headless.run([folder / "d.ipynb"], tmp_path, tmp_path / "figures")
+    headless.execute([folder / "a.ipynb"], tmp_path, tmp_path / "figures")
+    headless.execute([folder / "d.ipynb"], tmp_path, tmp_path / "figures")
     index = (tmp_path / "index.html").read_text()
     assert 'href="a.html"' in index
     assert 'href="d.html"' in index

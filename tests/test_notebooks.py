@@ -90,6 +90,6 @@ def test_every_notebook_is_tried_at_small_parameters():
 
 
 def test_it_runs_at_other_parameters(path, tmp_path):
-    (run,) = headless.run([path], tmp_path, tmp_path / "figures", SMALL[path.stem])
+    (run,) = headless.execute([path], tmp_path, tmp_path / "figures", SMALL[path.stem])
     assert run.error is None
     assert list((tmp_path / "figures").glob(f"{path.stem[:2]}_*.png"))

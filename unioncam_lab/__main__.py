@@ -87,7 +87,7 @@ def notebooks_command(notebooks: Sequence[str], out: Path, figures: Path, parame
     def value(text: str):  # the path of a file, which a notebook needs whole, or a literal
         return str(Path(text).resolve()) if Path(text).is_file() else literal(text)
 
-    runs = headless.run(headless.find(notebooks), out, figures, {name: value(text) for name, text in parameters})
+    runs = headless.execute(headless.find(notebooks), out, figures, {name: value(text) for name, text in parameters})
     failed = [each for each in runs if each.error]
     print(f"\n{len(runs) - len(failed)} of {len(runs)} notebooks ran in {sum(each.seconds for each in runs):.0f} s.")
     print(f"  read      {out / 'index.html'}")

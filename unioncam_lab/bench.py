@@ -57,7 +57,7 @@ def _torchcam(classifier: Classifier, image: Tensor):
         score_cam(int(scores.argmax()), scores)
 
 
-METHODS: dict[str, Callable[[Classifier, Tensor], None]] = {
+CONTESTANTS: dict[str, Callable[[Classifier, Tensor], None]] = {
     "UnionCAM": _union_cam,
     "Score-CAM": _score_cam,
     "UnionCAM, core alone": _union_cam,
@@ -72,7 +72,7 @@ class Setting:
     """What is measured.
 
     Attributes:
-        method: one of METHODS.
+        method: one of CONTESTANTS.
         classifier, pretrained, device: as in `load_classifier`.
         backend, precision: as in `accelerate`; they are for the ACCELERATED methods.
         photo, size: a demo photo, and its side in pixels.
@@ -89,7 +89,7 @@ class Setting:
 
     def __post_init__(self):
         for name, allowed in (
-            ("method", tuple(METHODS)),
+            ("method", tuple(CONTESTANTS)),
             ("backend", get_args(BackendName)),
             ("precision", get_args(Precision)),
             ("photo", tuple(DEMO_PHOTOS)),
@@ -137,7 +137,7 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
         accelerate(classifier, setting.backend, setting.precision, progress=False)
     else:
         del classifier.gradient_free
-    image, explain = demo_photo(setting.photo, setting.size).image[None].to(setting.device), METHODS[setting.method]
+    image, explain = demo_photo(setting.photo, setting.size).image[None].to(setting.device), CONTESTANTS[setting.method]
     with _peak_memory(setting.device) as memory:
         times = [_seconds(explain, classifier, image)]
     built = 1 if setting.method in ACCELERATED else 0  # in the first one
@@ -247,7 +247,7 @@ def settings(
 ) -> list[Setting]:
     """Every method; the accelerated ones with every backend and precision. `common`: the other fields of Setting."""
     ours = product(ACCELERATED, backends, precisions)
-    others = [Setting(method, **common) for method in METHODS if method not in ACCELERATED]
+    others = [Setting(method, **common) for method in CONTESTANTS if method not in ACCELERATED]
     return [Setting(m, backend=backend, precision=precision, **common) for m, backend, precision in ours] + others
 
 

@@ -31,7 +31,7 @@ MATHJAX_URL = "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full,Safe"
 
 
 @dataclass(frozen=True)
-class Run:
+class Executed:
     """An executed notebook, as the summary and the index page show it."""
 
     name: str
@@ -50,9 +50,9 @@ def find(wanted: Sequence[str]) -> list[Path]:
     return [path for path in available if not wanted or path.name.startswith(tuple(wanted))]
 
 
-def run(
+def execute(
     notebooks: Sequence[Path], out: Path, figures: Path = FIGURES, parameters: dict[str, object] | None = None
-) -> list[Run]:
+) -> list[Executed]:
     """Execute notebooks, each to out/NAME.ipynb and out/NAME.html, with an index page of all that lie there.
 
     A notebook that fails keeps what it has computed, says in which cell it stopped, and lets the next one begin.
@@ -76,7 +76,9 @@ def run(
     with mock.patch.dict(os.environ, UNIONCAM_FIGURES=str(figures.resolve()), TQDM_DISABLE="1"):
         for path in bar:
             bar.set_postfix_str(path.stem)
-            _execute(path, out / path.name, {name: parameters[name] for name in declared[path] if name in parameters})
+            _run_notebook(
+                path, out / path.name, {name: parameters[name] for name in declared[path] if name in parameters}
+            )
             _write_page(out / path.name)
             runs.append(_read(out / path.name))
             bar.write(f"{runs[-1].name:<24}{runs[-1].seconds:6.0f} s   {runs[-1].error or 'done'}")
@@ -86,7 +88,7 @@ def run(
     return runs
 
 
-def _execute(path: Path, executed: Path, parameters: dict[str, object]):
+def _run_notebook(path: Path, executed: Path, parameters: dict[str, object]):
     # Without the last argument every kernel warns that it does not encrypt the loopback.
     options = {
         "progress_bar": {"desc": path.stem, "leave": False, "disable": None},
@@ -102,18 +104,18 @@ def _execute(path: Path, executed: Path, parameters: dict[str, object]):
         nbformat.write(notebook, executed)
 
 
-def _read(executed: Path) -> Run:
+def _read(executed: Path) -> Executed:
     """What an executed notebook says of itself: its heading, the paragraph below, and where it stopped, if it did."""
     notebook = nbformat.read(executed, 4)
     text = next(cell.source for cell in notebook.cells if cell.source.startswith("# "))
     title, _, rest = text.partition("\n")
     lead = " ".join(rest.strip().split("\n\n")[0].split())
-    error = notebook.metadata.papermill.exception  # None, True, or what _execute wrote
+    error = notebook.metadata.papermill.exception  # None, True, or what _run_notebook wrote
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 error = f"stopped in cell {cell.execution_count}: {output.ename}: {output.evalue}"
-    return Run(executed.stem, title.removeprefix("# "), lead, notebook.metadata.papermill.duration or 0, error)
+    return Executed(executed.stem, title.removeprefix("# "), lead, notebook.metadata.papermill.duration or 0, error)
 
 
 def _write_page(executed: Path):

@@ -31,7 +31,9 @@ from unioncam_lab.methods import Method
 
 Faithfulness = Literal["drop", "increase", "insertion", "deletion"]
 Localization = Literal["pointing", "energy", "iou", "best_iou"]
-ExplainedAgain = Literal["adcc", "stability", "sanity"]
+Robustness = Literal["stability"]
+Randomization = Literal["sanity"]
+ExplainedAgain = Literal["adcc", Robustness, Randomization]  # each method has to explain the class again
 Metric = Literal[Faithfulness, Localization, ExplainedAgain]
 FAITHFULNESS: tuple[Faithfulness, ...] = get_args(Faithfulness)  # what a run measures if it is not told
 LOCALIZATION: tuple[Localization, ...] = get_args(Localization)
