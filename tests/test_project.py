@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from torchvision import models
 
-from unioncam_lab import findings, store
+from unioncam_lab import findings, methods, store
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -160,6 +160,21 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
     names = {}
     exec(example.replace("resnet50", "resnet18").replace("ResNet50", "ResNet18"), names)
     assert names["maps"].shape == (1, 224, 224)
+
+
+@pytest.mark.slow
+def test_a_newcomers_method_takes_part_in_a_run_and_in_its_gallery(tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
+    assert len(list(filter(str.strip, example.splitlines()))) <= 10
+    for registry in ("METHODS", "TITLES", "NEED_REGIONS"):
+        monkeypatch.setattr(methods, registry, getattr(methods, registry).copy())
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    records = store.load("runs/positive_sum").records
+    assert records.groupby("method").size().to_dict() == {"positive_sum": 3, "union_cam": 3}
+    page = Path(capsys.readouterr().out.strip().removeprefix("The report is ").removesuffix(".")).read_text("utf-8")
+    assert page.count("Positive sum") >= 3
+    assert page.count("data:image/png") >= 2, "curves and a gallery"
 
 
 def test_the_readmes_numbers_are_the_records():
