@@ -167,9 +167,6 @@ def test_theta_10_changes_nothing_where_its_percentile_is_not_positive(images):
     assert not torch.allclose(denoised_cam(evidence, 90), denoised_cam(evidence, 0), atol=1e-3)
 
 
-# Against the field's libraries ----------------------------------------------
-
-
 def test_activations_and_gradients_are_pytorch_grad_cams(tiny, images):
     with GradCAM(tiny, [tiny.conv2]) as reference:
         reference(images, [ClassifierOutputTarget(c) for c in (0, 1, 2)])
@@ -215,9 +212,6 @@ def test_several_target_layers_are_averaged(tiny, images, explainer):
     np.testing.assert_array_equal(explainer(tiny, tiny.relu2)(images), second)
     with explainer(model=tiny, target_layers=[tiny.relu2]) as cam:
         np.testing.assert_array_equal(cam(images), second)
-
-
-# What must hold for any network ---------------------------------------------
 
 
 @settings(max_examples=200, deadline=None)
@@ -338,9 +332,6 @@ def test_an_image_of_another_size_than_square():
     images = torch.rand(2, 3, 30, 21)
     model(images)
     assert UnionCAM(model, [model[1]])(images).shape == (2, 30, 21)
-
-
-# The options ----------------------------------------------------------------
 
 
 def test_region_weights_by_hand(tiny, images):
@@ -473,9 +464,6 @@ def test_evidence_can_be_made_by_hand(tiny, images, method):
     torch.testing.assert_close(union_cam(alone).cam, union_cam(captured).cam)
 
 
-# Degenerate input: defined, and never NaN -----------------------------------
-
-
 def test_constant_channels_are_never_scored(tiny, images):
     with torch.no_grad():
         tiny.conv2.bias += 1
@@ -518,9 +506,6 @@ def test_feature_map_of_one_pixel():
     assert all_finite(steps)
     assert steps.cam.count_nonzero() == 0
     assert steps.selected == "region"
-
-
-# The model is left as it was ------------------------------------------------
 
 
 class Awkward(nn.Module):
@@ -617,8 +602,6 @@ def test_fifty_explanations_leave_no_memory_behind():
     print(f"resident memory grew by {grown:.1f} MiB")
     assert grown < 50
 
-
-# Bad input: one sentence with the value -------------------------------------
 
 IMAGE = torch.rand(2, 3, 12, 12, dtype=torch.float64)
 

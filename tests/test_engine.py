@@ -82,9 +82,6 @@ def watch(model, images):
     return seen
 
 
-# The same result ------------------------------------------------------------
-
-
 def test_the_built_in_network_is_fast_by_itself_and_its_maps_are_eagers(classifier):
     """On all demo photos, most of them small, since eager takes long: OpenVINO computes the same maps to 1e-3.
 
@@ -235,9 +232,6 @@ def test_never_more_than_a_chunk_exists(small, photos):
         torch.testing.assert_close(logits, small(photos[torch.arange(100) % 5]), atol=1e-4, rtol=1e-4)
 
 
-# Another model needs another backend ----------------------------------------
-
-
 def edit_in_place(model):
     with torch.no_grad():
         model.conv1.weight.mul_(-1)
@@ -359,9 +353,6 @@ def test_threads_are_what_was_asked_for(small, photos):
         torch.testing.assert_close(fast(photos), expected, atol=1e-4, rtol=1e-4)
 
 
-# Nothing is left behind, nothing is lost ------------------------------------
-
-
 @pytest.mark.parametrize("backend", ["openvino", "eager"])
 def test_the_model_is_left_as_it_was(small, photos, backend):
     small.train()
@@ -438,9 +429,6 @@ def test_out_of_memory_with_a_single_image_is_an_error(small, photos):
     fast.use(photos, replace(backend, network=full))
     with pytest.raises(torch.OutOfMemoryError):
         fast(photos)
-
-
-# A backend that does not do -------------------------------------------------
 
 
 def broken(*_):
@@ -522,9 +510,6 @@ def test_bad_options_get_one_sentence(small, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         accelerate(small, **options)
     assert not hasattr(small, "gradient_free")
-
-
-# What the user sees, and what it costs --------------------------------------
 
 
 class Terminal(io.StringIO):

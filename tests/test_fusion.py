@@ -31,9 +31,6 @@ def vivid(seed):
     return model
 
 
-# The same in NumPy, a loop for every sum ------------------------------------
-
-
 def logit(model, image, c):
     with torch.no_grad():
         return model(torch.as_tensor(image)[None])[0, c].item()
@@ -134,9 +131,6 @@ def test_the_percentile_is_of_the_map_and_not_of_each_channel(images):
     assert (cut == 0).float().mean() == pytest.approx(0.9, abs=0.01)
 
 
-# Against the field's libraries ----------------------------------------------
-
-
 def test_the_two_maps_are_grad_cam_and_score_cam(images):
     """Where no upsampling interferes, which each library does its own way."""
     model, targets = TinyCNN(stride=1), [0, 1, 2]
@@ -146,8 +140,6 @@ def test_the_two_maps_are_grad_cam_and_score_cam(images):
             expected = theirs(images, [ClassifierOutputTarget(c) for c in targets])
         np.testing.assert_allclose(torch.stack([getattr(s, field) for s in steps]), expected, atol=1e-5)
 
-
-# The rule for a pixel -------------------------------------------------------
 
 unit = st.floats(0, 1)
 pairs = st.lists(st.tuples(unit, unit), min_size=1, max_size=40).map(lambda p: torch.tensor(p, dtype=torch.float64).T)
@@ -221,8 +213,6 @@ def test_values_that_are_more_than_one_apart_are_averaged():
     assert fused.tolist() == [2, -0.75]
 
 
-# Shares ---------------------------------------------------------------------
-
 beta = st.one_of(st.sampled_from([0.0, -0.0, 5e-324, 1e-300, 1e-9, -1e-9, 1.0, -1.0]), st.floats(-1, 1))
 
 
@@ -284,9 +274,6 @@ def test_equal_contributions_weigh_alike(asked):
     assert (steps.shares, steps.second_shares) == ((0.5, 0.5), (0.5, 0.5))
     torch.testing.assert_close(steps.united, min_max(steps.denoised + steps.region))
     assert steps.similarity.min() >= 0.5, "neither map can exceed its share, so they cannot be further apart"
-
-
-# Degenerate input: defined, and never NaN -----------------------------------
 
 
 def test_equal_maps_keep_their_order():
@@ -412,9 +399,6 @@ def test_float32_is_double_precision_rounded(images):
         torch.testing.assert_close(fusion_cam(rounded).cam.double(), fusion_cam(exact).cam, atol=1e-4, rtol=0)
 
 
-# The region map's weights ---------------------------------------------------
-
-
 def test_with_score_weights_the_region_map_is_union_cams(tiny, images):
     for evidence in explain(tiny, images):
         assert torch.equal(fusion_cam(evidence, region_weights="score").region, union_cam(evidence).region)
@@ -457,9 +441,6 @@ def test_theta_is_a_percentile(tiny, images, theta):
         fusion_cam(evidence, theta)
 
 
-# One Evidence serves both methods -------------------------------------------
-
-
 def test_both_methods_share_one_masked_pass(tiny, images):
     asked = []
     (evidence,) = explain(tiny, images[:1], score=lambda masked: asked.append(len(masked)) or tiny(masked))
@@ -474,9 +455,6 @@ def test_both_methods_share_one_masked_pass(tiny, images):
     alone, *_ = explain(tiny, images[:1])
     torch.testing.assert_close(steps.cam, fusion_cam(alone).cam)
     assert torch.equal(first.cam, union_cam(evidence).cam), "neither method changes what the other reads"
-
-
-# pytorch-grad-cam's call ----------------------------------------------------
 
 
 @pytest.mark.parametrize("targets", [None, [3, 0, 1], [ClassifierOutputTarget(c) for c in (3, 0, 1)]])

@@ -177,8 +177,6 @@ def test_a_wrong_metric_is_one_sentence(evidence):
         perturbation(evidence, torch.rand(12, 12), "insertion")[99]
 
 
-# Where the object is known ----------------------------------------------------
-
 CAM = torch.tensor([[0.0, 0.2, 0.4], [0.6, 1.0, 0.2], [0.0, 0.4, 0.2]], dtype=torch.float64)
 MASK = torch.tensor([[0, 0, 1], [0, 1, 1], [0, 0, 0]], dtype=torch.bool)
 
@@ -246,9 +244,6 @@ def test_localization_is_bounded_and_perfect_for_the_mask_itself(cam, mask):
     assert set(metrics.localize(mask.double(), mask).values()) == {100}
     found = metrics.localize(torch.from_numpy(cam), mask)
     assert found["best_iou"] >= found["iou"] - 1e-9
-
-
-# Coherency, complexity, sanity, stability -------------------------------------
 
 
 def test_complexity_and_coherency_equal_pytorch_grad_cam(cams):
