@@ -1,4 +1,4 @@
-"""What many tests start from."""
+"""Fixtures that many tests use."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def classifier():
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """60 pictures of noise, 3 of them in a folder within."""
+    """60 pictures of noise; 3 of them are in a subfolder."""
     root = tmp_path_factory.mktemp("pictures")
     (root / "more").mkdir()
     noise = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """For networks so small that a second thread would only be waited for."""
+    """Use one thread, because a second thread makes such small networks slower."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

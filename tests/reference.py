@@ -1,4 +1,4 @@
-"""What the core computes, once more in NumPy: a loop for every sum."""
+"""The core's equations in NumPy, with a loop for every sum."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 
 
 def bilinear(small, height, width):
-    """Each output pixel's centre mapped into the small map; the four neighbours weighted, the border repeated."""
+    """Map each output pixel's centre into the small map and weigh the four neighbours; the border is repeated."""
     h, w = small.shape
     large = np.empty((height, width))
     for i in range(height):

@@ -1,4 +1,4 @@
-"""Small runs: of a network that is small enough for hundreds of them, and of notebooks of few cells."""
+"""Small runs for the tests: of a very small network, and of notebooks with few cells."""
 
 import nbformat
 import pandas as pd
@@ -13,7 +13,7 @@ TINY_METHODS = ["grad_cam", "score_cam", "union_cam", "union_cam:theta=60", "gro
 
 
 def eager_tiny():
-    """With an engine that has nothing to measure, so that most tests need not wait for it."""
+    """Return a classifier whose engine measures nothing, so that most tests need not wait."""
     return accelerate(TinyClassifier(), "eager", chunk=8)
 
 
@@ -26,7 +26,7 @@ def tiny_run(dataset, out=None, elsewhere=False, **options):
 
 
 def stopped_run(dataset, out, after, **options):
-    """A run that is interrupted when the journal has `after` pictures."""
+    """Interrupt a run when its journal has `after` pictures."""
     append = Journal.append
 
     def stop(journal, entry):
@@ -41,12 +41,12 @@ def stopped_run(dataset, out, after, **options):
 
 
 def starts(made):
-    """Which start each picture was computed by, in the order of the pictures."""
+    """Return the values of `start` of each picture, in the order of the pictures."""
     return made.records.groupby("image", sort=False)["start"].unique().map(list).tolist()
 
 
 def same(left: pd.DataFrame, right: pd.DataFrame):
-    """Equal to the last bit, but for the seconds."""
+    """Assert that two runs are equal to the last bit, except for the seconds."""
     pd.testing.assert_frame_equal(left.drop(columns="seconds"), right.drop(columns="seconds"), check_exact=True)
 
 

@@ -1,4 +1,4 @@
-"""That the bench measures what it says: counts, units, shares, a record that can be read again."""
+"""Tests of the bench: counts, units, shares, and a record that can be read again."""
 
 import json
 import time
@@ -20,7 +20,7 @@ SMALL = {"size": 64, "photo": "coffee"}
 
 @pytest.fixture(scope="module")
 def costs():
-    """One row a method, each in a process of its own."""
+    """Costs with one row per method, each from its own process."""
     return bench.compare([Setting(method, **SMALL) for method in CONTESTANTS], seconds=1e-3)
 
 

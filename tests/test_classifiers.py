@@ -1,4 +1,4 @@
-"""The built-in network against its own package, and torchvision's behind a stand-in for the download."""
+"""Tests of the built-in network against its package, and of torchvision's networks without a download."""
 
 import io
 import urllib.error
@@ -82,7 +82,7 @@ def test_predict_gives_softmax_probabilities(classifier):
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_every_convolutional_network_has_a_last_feature_map(name):
-    """On PyTorch's meta device: shapes without weights or arithmetic."""
+    """PyTorch's meta device computes shapes without weights or arithmetic."""
     family = next(family for family in LAST_FEATURE_MAP if name.startswith(family))
     size = models.get_model_weights(name).DEFAULT.transforms().crop_size[0]
     with torch.device("cpu" if name in REGNETS else "meta"):

@@ -1,4 +1,4 @@
-"""Equations 1-8 against computations by hand, other libraries, and what must hold for any network."""
+"""Tests of Equations 1-8 against computations by hand, other libraries, and properties of any network."""
 
 import doctest
 import inspect
@@ -48,7 +48,7 @@ DEVICES = [
 
 
 def algorithm_1(model, image, c, theta):
-    """Algorithm 1, line by line; W is read off the fully connected layer, whose weights it is."""
+    """Algorithm 1, line by line. W is the weights of the fully connected layer."""
     with torch.no_grad():
         A = model.features(image[None])[0].numpy()
     I0, (K, h, w), (_, H, W_) = image.numpy(), A.shape, image.shape
@@ -92,7 +92,7 @@ def test_algorithm_1_by_hand(images, seed, theta):
 
 
 def test_both_maps_get_selected_by_hand(images):
-    """The cases above are worth nothing if Eq. 8 always decides the same way."""
+    """The cases above test Eq. 8 only if it selects each map at least once."""
     chosen = {union_cam(e).selected for seed in range(4) for e in explain(TinyCNN(seed), images, targets=[0, 1, 2])}
     assert chosen == {"united", "region"}
 
@@ -178,7 +178,7 @@ def test_activations_and_gradients_are_pytorch_grad_cams(tiny, images):
 
 
 def test_region_map_with_softmax_weights_is_score_cam(images):
-    """Where no upsampling interferes, which each library does its own way, Score-CAM is one and the same."""
+    """Without upsampling, in which the libraries differ, all versions of Score-CAM are equal."""
     model = TinyCNN(stride=1)
     protocol = Protocol(region_weights="softmax")
     ours = torch.stack([region_cam(e) for e in explain(model, images, targets=[0, 1, 2], protocol=protocol)])
@@ -255,7 +255,7 @@ def test_steps_hold_their_promises(seed, channels, side, stride, classes, theta,
 
 
 def left_of_the_class(evidence, cam):
-    """f^c(map ∘ I0), of which average drop and average increase are made."""
+    """Return f^c(map ∘ I0), from which average drop and average increase are computed."""
     return contribution(evidence, cam) + evidence.black_score
 
 
@@ -278,7 +278,7 @@ def left_of_the_class(evidence, cam):
 def test_with_like_weights_union_cam_never_leaves_less_of_the_class_than_score_cam(
     seed, image_seed, channels, classes, theta, weighted, protocol
 ):
-    """A theorem about Eq. 8, not a finding: the region map is Score-CAM's, and of it and the union the better is kept.
+    """This is a theorem about Eq. 8: the region map is Score-CAM's map, and Eq. 8 keeps the better of it and the union.
 
     So no image's drop is larger and no image's increase smaller, whatever the network and however bad the denoised map.
     """
@@ -294,7 +294,7 @@ def test_with_like_weights_union_cam_never_leaves_less_of_the_class_than_score_c
 
 
 def test_with_unlike_weights_score_cam_leaves_more_of_the_class_for_some_images_and_less_for_others(images):
-    """Score-CAM as published, softmax, beside UnionCAM as published, probability: there the theorem says nothing."""
+    """The theorem does not apply to Score-CAM with softmax and UnionCAM with probability, as both are published."""
     gained = []
     for seed in range(12):
         for evidence in explain(TinyCNN(seed), images):
@@ -408,7 +408,7 @@ def test_negative_evidence_is_set_to_zero_or_kept(tiny, images):
 
 
 def test_negative_contributions_can_count_as_zero(images):
-    """With an image that its class does without, both maps contribute less than black does."""
+    """For an image that speaks against its class, both maps contribute less than the black image."""
     seeds = range(12)
     evidences = [e for seed in seeds for e in explain(TinyCNN(seed), images[:1], targets=[[0, 1, 2, 3, 4]])]
     measured = [union_cam(e) for e in evidences]
@@ -607,7 +607,7 @@ IMAGE = torch.rand(2, 3, 12, 12, dtype=torch.float64)
 
 
 class Wrapped(TinyCNN):
-    """A tiny network whose output is not what a classifier returns, or which has a part that is not used."""
+    """A tiny network with a wrong output, or with a part that is not used."""
 
     def __init__(self, output):
         super().__init__()

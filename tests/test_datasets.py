@@ -1,4 +1,4 @@
-"""The catalogue: what each data set lists and reads, what is chosen from it, and what travels between processes."""
+"""Tests of the data sets: their lists and pictures, the sampling, and pickling between processes."""
 
 import hashlib
 import pickle
@@ -89,7 +89,7 @@ def test_a_picture_is_known_by_its_data_set_and_id(tmp_path):
 
 
 def read_pickled(pickled):
-    """For another process: each picture's pixels, masks, label and size."""
+    """Return the pixels, masks, label and size of each picture; it runs in another process."""
     chosen = pickle.loads(pickled)
     scenes = [picture.scene(32, "center-crop") for picture in chosen]
     masks = [scene and [thing.mask.numpy() for thing in scene.objects] for scene in scenes]
@@ -203,7 +203,7 @@ def test_an_ilsvrc2012_validation_folder_is_read_as_it_is(tmp_path, nested):
 
 
 def devkit(root, annotation=ANNOTATION):
-    """A test set of two photos, of which the first is annotated and white where its objects are."""
+    """A test set of two photos. The first one is annotated, and it is white where its objects are."""
     (root / "ImageSets" / "Main").mkdir(parents=True)
     (root / "ImageSets" / "Main" / "test.txt").write_text("000001\n000004\n")
     for name in ("000002", "000004"):
@@ -355,7 +355,7 @@ def test_the_committed_lists_are_what_seed_0_draws():
 
 @pytest.fixture
 def listing(tmp_path):
-    """A folder of three pictures, and what `listed` makes of the lines of a list."""
+    """A folder of three pictures, and a function that applies `listed` to the lines of a list."""
     for i, name in enumerate(("a.png", "more/b.png", "more/c c.png")):
         jpeg(tmp_path / "pictures" / name, colour=(i, 120, 30))
     available = pictures(str(tmp_path / "pictures"))

@@ -1,4 +1,4 @@
-"""The fast passes against the model itself: same logits, same maps, nothing left behind, nothing lost."""
+"""Tests of the engine against the model: it gives the same logits and maps, and does not change the model."""
 
 import copy
 import io
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class SmallCNN(nn.Module):
-    """Batch normalization, an in-place ReLU, dropout: what a backend must treat as evaluation mode does."""
+    """A network with layers that backends must run in evaluation mode: batch normalization, in-place ReLU, dropout."""
 
     def __init__(self, seed=0):
         super().__init__()
@@ -62,7 +62,7 @@ def photos():
 
 @pytest.fixture
 def lines(caplog):
-    """What the engine has said, a line each."""
+    """A function that returns the engine's warnings."""
     caplog.set_level(logging.WARNING, "unioncam_lab.engine")
     return lambda: [record.getMessage() for record in caplog.records if record.name == "unioncam_lab.engine"]
 
@@ -76,7 +76,7 @@ def counting(network, seen):
 
 
 def watch(model, images):
-    """How many images at a time go through the model's backend from now on."""
+    """Record the batch sizes that the model's backend gets from now on."""
     seen, backend = [], model.gradient_free.backend_for(images)
     model.gradient_free.use(images, replace(backend, network=counting(backend.network, seen)))
     return seen
@@ -122,7 +122,7 @@ def test_torch_compile(small, photos, lines):
 @settings(max_examples=60, deadline=None)
 @given(chunk=st.integers(1, 40), seed=st.integers(0, 1000), dead=st.lists(st.integers(0, 5), max_size=6))
 def test_whatever_the_chunk_every_image_gets_its_own_scores(chunk, seed, dead):
-    """Double precision; channels are switched off, in one image all of them, and the first image has two classes."""
+    """In double precision, with constant channels (in one image all of them) and two classes for the first image."""
     model = TinyCNN(seed)
     model.conv2.weight.data[dead] = 0
     images = torch.rand(3, 3, 12, 12, dtype=torch.float64)
@@ -307,7 +307,7 @@ def test_precision_is_what_was_asked_for(small, photos, lines, backend, precisio
     logits = half(photos)
     if half.backend_for(photos).name != backend:
         (line,) = lines()
-        why = rf"on this processor it computes in b?f\d+ where {precision} is asked for"
+        why = rf"on this processor it computes in b?f\d+, but {precision} is requested"
         assert re.fullmatch(rf"The backend openvino is not used: {why}\. Going on with eager\.", line)
     assert half.backend_for(photos).name in (backend, "eager")
     assert logits.dtype == torch.float32
@@ -318,7 +318,7 @@ def test_precision_is_what_was_asked_for(small, photos, lines, backend, precisio
 
 
 class OtherThanAsked:
-    """OpenVINO on a processor that computes in fp32 on one thread, whatever it is asked for."""
+    """OpenVINO on a processor that computes in fp32 on one thread, whatever is requested."""
 
     def compile_model(self, *_):
         return self
@@ -330,9 +330,9 @@ class OtherThanAsked:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"precision": "bf16"}, "it computes in f32 where bf16 is asked for"),
-        ({"precision": "fp16"}, "it computes in f32 where fp16 is asked for"),
-        ({"threads": 3}, "it computes on 1 threads where 3 are asked for"),
+        ({"precision": "bf16"}, "it computes in f32, but bf16 is requested"),
+        ({"precision": "fp16"}, "it computes in f32, but fp16 is requested"),
+        ({"threads": 3}, "it computes on 1 threads, but 3 are requested"),
     ],
 )
 def test_a_backend_that_computes_otherwise_than_asked_is_not_used(small, photos, lines, monkeypatch, options, reason):
@@ -450,7 +450,7 @@ def slow(model, noise, precision, sizes, threads):
 @pytest.mark.parametrize("wanted", ["auto", "openvino"])
 @pytest.mark.parametrize(
     ("stand_in", "reason"),
-    [(broken, "no such instruction"), (wrong, "logits are off by 1, where 0.001"), (not_a_number, "off by nan")],
+    [(broken, "no such instruction"), (wrong, "logits are off by 1, but only 0.001"), (not_a_number, "off by nan")],
 )
 def test_a_backend_that_fails_is_replaced_in_one_line(small, photos, lines, monkeypatch, wanted, stand_in, reason):
     monkeypatch.setitem(engine.BACKENDS, "openvino", stand_in)
@@ -488,7 +488,7 @@ print(accelerate(model, "openvino", chunk=2).gradient_free.backend_for(torch.ran
 
 
 def test_nothing_is_reported_over_the_network(tmp_path):
-    """By a user who has not been asked, in a process that imports OpenVINO for the first time."""
+    """The user has not agreed to it, and the process imports OpenVINO for the first time."""
     environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
     command = [sys.executable, "-c", SILENT]
     made = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)

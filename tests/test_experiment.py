@@ -1,4 +1,4 @@
-"""That a run computes what it says, goes on after any stop, and leaves what it was given as it was."""
+"""Tests of runs: the records are right, a stopped run continues, and the arguments are not changed."""
 
 import errno
 import multiprocessing
@@ -132,7 +132,7 @@ def _attempt(folder, out):
 def test_killed_at_ten_random_moments_it_ends_with_the_records_of_a_run_that_never_stopped(
     folder, tmp_path, monkeypatch, two_threads
 ):
-    """To the last bit, and although every process would measure its own backend, chunk and threads."""
+    """The records are equal to the last bit, although each process would measure its own chunk."""
     moments, done, first = random.Random(0), [], None
     out, journal = tmp_path / "killed", tmp_path / "killed" / "journal.jsonl"
     for _ in range(10):
@@ -167,13 +167,13 @@ def test_killed_at_ten_random_moments_it_ends_with_the_records_of_a_run_that_nev
 
 
 def close(left: pd.DataFrame, right: pd.DataFrame):
-    """The same but for rounding, as by two ways of computing."""
+    """Assert that two runs are equal except for rounding."""
     left, right = (records.drop(columns=["seconds", "start"]) for records in (left, right))
     pd.testing.assert_frame_equal(left, right, check_exact=False, rtol=0, atol=1e-2)
 
 
 def test_a_machine_that_cannot_offer_what_a_run_was_begun_with_is_refused(whole, folder, tmp_path, monkeypatch):
-    """In one sentence, and nothing is lost; told to, it goes on, and the rows say where they were made."""
+    """It is refused in one sentence, and nothing is lost. With `elsewhere` it continues; each row holds its start."""
     tiny = accelerate(TinyClassifier(), "openvino", chunk=4)
     monkeypatch.setattr(experiment, "provenance", lambda: {"date": "today"})
     stopped_run(folder, tmp_path, 3, classifier=tiny)
@@ -215,7 +215,7 @@ def test_what_was_asked_of_another_engine_does_not_count_when_a_run_goes_on(fold
 
 
 def test_memory_that_runs_out_is_a_new_start(whole, folder, tmp_path, monkeypatch):
-    """From the picture on at which it does, since its own masked images were scored in parts of two sizes."""
+    """The new start includes the picture at which memory ran out, because two chunks scored its masked images."""
     eager, journal = engine.BACKENDS["eager"], tmp_path / "journal.jsonl"
 
     def small(*arguments):
@@ -278,7 +278,7 @@ def test_a_run_leaves_the_classifier_as_it_was(folder, tmp_path, accelerated, pr
 
 
 def test_what_was_asked_of_a_classifiers_own_engine_holds_for_a_run(folder, two_threads):
-    """Backend, chunk and threads of an engine that the user made."""
+    """The run uses the backend, chunk and threads of an engine that the user made."""
     made = tiny_run(folder, classifier=accelerate(TinyClassifier(), "eager", chunk=3, threads=1), limit=2)
     assert [made.info["started"][0][name] for name in ENGINE] == ["eager", "fp32", 3, 1]
     assert made.records["image"].nunique() == 2
@@ -296,7 +296,7 @@ def test_a_laboratory_that_cannot_be_opened_leaves_the_classifier_as_it_was(two_
 
 
 def in_another_process(setup, chosen):
-    """A runner: the last picture first."""
+    """A runner that computes the last picture first, in another process."""
     names = [picture.id for picture in chosen]
     with ProcessPoolExecutor(1, CONTEXT) as pool:
         yield from pool.submit(_entries, pickle.dumps(setup), names).result()[::-1]
@@ -426,7 +426,7 @@ def test_labels_are_explained_where_the_protocol_says_so(tmp_path, monkeypatch):
 
 
 def test_labels_cannot_be_explained_where_there_are_none(folder, tmp_path):
-    """Three of the pictures lie in a folder, which is their label."""
+    """Three of the pictures are in a folder, whose name is their label."""
     setup = tiny_setup(folder, protocol=LabProtocol(explained_class="label"))
     unlabelled = [picture for picture in setup.available() if not picture.label]
     with pytest.raises(ValueError, match="The protocol explains the label, but no picture of "):
@@ -479,7 +479,7 @@ def test_nothing_is_left_behind(folder, classifier):
 
 
 class ShapesStub(TinyClassifier):
-    """It answers what it likes, but in the names of shapes."""
+    """A network with arbitrary answers and the classes of the shapes."""
 
     classes = ("disc", "star", "ring", "cross", "heart")
 
@@ -510,7 +510,7 @@ def test_localization_needs_known_truth(folder, tmp_path):
 
 @pytest.mark.parametrize("fit", ["square", "center-crop"])
 def test_vocs_boxes_are_the_ground_truth_under_the_protocols_fit(tmp_path, fit):
-    """One photo with an object of each class, so that the network always names one of them."""
+    """The photo has an object of each class, so the network's answer is always one of them."""
     for folder in ("ImageSets/Main", "JPEGImages", "Annotations"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("000001\n")

@@ -1,4 +1,4 @@
-"""Plots: what is drawn, what is saved, that it can be read without seeing it, and that nothing is left behind."""
+"""Tests of figures: what they draw and save, their alternative text, and that they do not change settings."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ def explained(images):
 
 @pytest.fixture(autouse=True)
 def _settings():
-    """Each test draws under other settings than the project's: they remain, and no figure has them."""
+    """Each test draws under foreign settings, which must remain and must not appear in a figure."""
     with mpl.rc_context({"figure.dpi": 50}):
         before = dict(mpl.rcParams), str(pd.options.d)
         yield
@@ -63,12 +63,12 @@ def assert_readable(figure):
 
 
 def arrays(figure):
-    """The array of the first image in each of a figure's axes that has one."""
+    """Return the array of the first image in each of a figure's axes that has an image."""
     return [np.asarray(axes.images[0].get_array()) for axes in figure.axes if axes.images]
 
 
 def frame(axes):
-    """The colour of the frame that `draw` gave to axes, and whether it is thick."""
+    """Return the colour of the frame that `draw` gave to axes, and whether it is thick."""
     spine = axes.spines["left"]
     return mpl.colors.to_hex(spine.get_edgecolor()).upper(), spine.get_linewidth() > 1
 

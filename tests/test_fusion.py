@@ -1,4 +1,4 @@
-"""Fusion-CAM's steps against a computation by hand, other libraries, and what must hold for any maps and betas."""
+"""Tests of Fusion-CAM against a computation by hand, other libraries, and properties of any maps and betas."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ FIELDS = (
 
 
 def vivid(seed):
-    """A tiny network that is far from sure of a black image and fairly sure of others, so that betas are large."""
+    """A tiny network with low probabilities for a black image and high ones for others, so that betas are large."""
     model = TinyCNN(seed)
     with torch.no_grad():
         model.fc.weight *= 40
@@ -37,13 +37,13 @@ def logit(model, image, c):
 
 
 def parts(first, second):
-    """Two contributions as parts of their sum; a negative one counts as 0, and without any the second has it all."""
+    """Return two contributions as shares of their sum. A negative one counts as 0; for two zeros the second is 1."""
     first, second = max(first, 0), max(second, 0)
     return (first / (first + second), second / (first + second)) if first + second > 0 else (0.0, 1.0)
 
 
 def fusion_by_hand(model, image, c, theta):
-    """Every step in its order; the gradient is read off the fully connected layer, whose weights it is."""
+    """Every step in its order. The gradient is the weights of the fully connected layer."""
     with torch.no_grad():
         A = model.features(image[None])[0].numpy()
     I0, (K, h, w), (_, H, W_) = image.numpy(), A.shape, image.shape
@@ -89,7 +89,7 @@ def test_every_step_by_hand(images, seed, theta):
 
 
 def test_every_sign_of_the_betas_by_hand(images):
-    """A class that the image speaks against has maps that contribute less than black; each sign must have occurred."""
+    """If the image speaks against the class, its maps contribute less than black. Each sign must occur."""
     signs = set()
     for seed in range(6):
         model = vivid(seed)
@@ -102,7 +102,7 @@ def test_every_sign_of_the_betas_by_hand(images):
 
 
 def test_either_map_is_the_larger_one_somewhere(images):
-    """The cases above are worth nothing if the fusion's maximum is always the same map's."""
+    """The cases above test the maximum only if each map is the larger one somewhere."""
     larger = set()
     for seed in range(6):
         for evidence in explain(vivid(seed), images):
@@ -113,7 +113,7 @@ def test_either_map_is_the_larger_one_somewhere(images):
 
 
 def test_the_second_share_is_against_the_first_one_not_against_beta_region(images):
-    """Step 5 weighs a contribution against a share. Against the region map's own beta it would be another number."""
+    """Step 5 compares a contribution with a share; with the region map's beta it would give another number."""
     evidence, *_ = explain(vivid(4), images)
     steps = fusion_cam(evidence)
     assert min(steps.beta_denoising, steps.beta_region, steps.beta_united) > 0
@@ -132,7 +132,7 @@ def test_the_percentile_is_of_the_map_and_not_of_each_channel(images):
 
 
 def test_the_two_maps_are_grad_cam_and_score_cam(images):
-    """Where no upsampling interferes, which each library does its own way."""
+    """There is no upsampling, in which the libraries differ."""
     model, targets = TinyCNN(stride=1), [0, 1, 2]
     steps = [fusion_cam(evidence, theta=0) for evidence in explain(model, images, targets=targets)]
     for field, library in (("denoised", GradCAM), ("region", ScoreCAM)):
@@ -207,7 +207,7 @@ def test_the_rule_in_numbers(first, second, similarity, fused):
 
 
 def test_values_that_are_more_than_one_apart_are_averaged():
-    """Only maps that were not scaled can be."""
+    """Only maps that are not scaled can differ by more than one."""
     similarity, fused = fuse(torch.tensor([3.0, -2.0]), torch.tensor([1.0, 0.5]))
     assert similarity.tolist() == [0, 0]
     assert fused.tolist() == [2, -0.75]
@@ -217,7 +217,7 @@ beta = st.one_of(st.sampled_from([0.0, -0.0, 5e-324, 1e-300, 1e-9, -1e-9, 1.0, -
 
 
 def scripted(evidence, *scores):
-    """The evidence with the scores of the next three masked images written in advance; black scores 0."""
+    """Return the evidence with given scores for the next three masked images; black scores 0."""
     script = iter(scores)
     scripted = Network(lambda _: torch.tensor([next(script)], dtype=torch.float64))
     other = replace(evidence, score=Scorer(scripted, 0), black_score=0.0)
@@ -254,7 +254,7 @@ def test_shares_sum_to_one_whatever_the_betas(asked, denoising, region, united):
 
 
 def test_where_nothing_contributes_the_region_map_is_fused_with_nothing(asked):
-    """All of the weight is the region map's, but the rule still averages it with an empty map: R - R²/2."""
+    """The region map has all the weight, but the rule still averages it with an empty map: R - R²/2."""
     steps = fusion_cam(scripted(asked, -0.1, -0.2, -0.3))
     assert torch.equal(steps.united, steps.region)
     assert (steps.shares, steps.second_shares) == ((0, 1), (0, 1))
@@ -383,7 +383,7 @@ def test_steps_hold_their_promises(seed, channels, side, stride, theta, region_w
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**31), theta=st.floats(0, 100))
 def test_the_union_resembles_the_region_map_at_least_as_much_as_the_denoised_map_does(seed, theta):
-    """It contains it. So what step 6 compares is never further from agreement than the two maps of steps 1 and 2."""
+    """It contains the region map, so step 6 compares maps that are at least as similar as those of steps 1 and 2."""
     model = TinyCNN(seed)
     image = torch.rand(1, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     steps = fusion_cam(explain(model, image)[0], theta)

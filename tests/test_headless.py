@@ -1,4 +1,4 @@
-"""The headless run: pages that can be read offline, and failures that lose nothing."""
+"""Tests of the execution of notebooks: pages that can be read offline, and failures that lose nothing."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ figures.show(figures.row({"noise": np.zeros((4, 4, 3))}), "noise", alt="Nothing 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """Four notebooks: one that works, one that raises, one whose kernel dies, one after them."""
+    """Execute four notebooks: one that works, one that raises, one whose kernel dies, and one more."""
     folder = tmp_path_factory.mktemp("notebooks")
     paths = [
         notebook(folder, "a", "number = 1", "print('number', number)", PICTURE),

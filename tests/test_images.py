@@ -1,4 +1,4 @@
-"""Photos of every kind that a user may have, as pixels; boxes and ground truth in them."""
+"""Tests of images: photos of every kind that a user may have, boxes, and the ground truth."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ from unioncam_lab.images import (
 
 
 def halves(width=40, height=20):
-    """Left half red, right half blue."""
+    """A photo whose left half is red and whose right half is blue."""
     array = np.zeros((height, width, 3), np.uint8)
     array[:, : width // 2, 0], array[:, width // 2 :, 2] = 200, 100
     return Image.fromarray(array)
 
 
 def corners(tensor):
-    """RGB in the middle of the left and of the right quarter, 0 to 255."""
+    """Return RGB, 0 to 255, in the middle of the left and of the right quarter."""
     size = tensor.shape[-1]
     return [[round(v * 255) for v in tensor[:, size // 2, x].tolist()] for x in (size // 4, 3 * size // 4)]
 

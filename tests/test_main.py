@@ -1,4 +1,4 @@
-"""The commands: what they print and write, and one sentence for what is wrong."""
+"""Tests of the commands: what they print and write, and their error messages of one sentence."""
 
 import json
 import re
@@ -68,7 +68,7 @@ def test_where_there_is_no_run_one_sentence(tmp_path, capsys):
 
 @pytest.fixture
 def commanded(monkeypatch):
-    """The command line, with a network that is loaded at once."""
+    """The command line with a network that needs no time to load."""
     monkeypatch.setattr(experiment, "load_classifier", lambda *_: eager_tiny())
 
     def command(folder, out, *options):
@@ -108,7 +108,7 @@ def test_the_command_line_goes_on_elsewhere_where_it_is_told_to(commanded, folde
 
 
 def asked(*arguments):
-    """The commands as a process of their own."""
+    """Run a command in its own process."""
     command = [sys.executable, "-m", "unioncam_lab", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 

@@ -1,4 +1,4 @@
-"""The methods against the libraries that define them, against plain loops in double precision, and by their names."""
+"""Tests of the methods against other libraries and plain loops in double precision, and of their names."""
 
 from dataclasses import replace
 
@@ -142,7 +142,7 @@ def test_group_cam_with_a_group_for_each_channel_at_most(evidence):
 
 
 def test_the_blurred_image_is_a_gaussian_of_51_pixels():
-    """In one dimension by hand, reflected at the border without repeating it."""
+    """The Gaussian is computed by hand in one dimension, reflected at the border without repeating it."""
     image = torch.rand(3, 60, 70, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     kernel = np.exp(-(np.arange(-25, 26) ** 2) / (2 * 50**2))
     kernel /= kernel.sum()

@@ -1,4 +1,4 @@
-"""The metrics against a plain loop, against torchcam, by hand, and by their properties."""
+"""Tests of the metrics against a plain loop, torchcam, computations by hand, and their properties."""
 
 from dataclasses import replace
 

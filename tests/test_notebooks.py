@@ -1,4 +1,4 @@
-"""The committed notebooks: fully executed, in order, clean, readable, and right at other parameters too."""
+"""Tests of the committed notebooks: executed in order, clean, readable, and right with other parameters too."""
 
 import ast
 import re

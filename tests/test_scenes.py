@@ -1,4 +1,4 @@
-"""Composed scenes: their masks, backgrounds and refusals, and whether the network recognizes them."""
+"""Tests of composed scenes: their masks, backgrounds and errors, and whether the network recognizes them."""
 
 import pytest
 import torch

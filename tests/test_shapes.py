@@ -1,4 +1,4 @@
-"""The drawn scenes, pixel by pixel."""
+"""Tests of the drawn scenes, pixel by pixel."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_masks_are_exact(kind, seed):
 
 
 def test_a_pixel_is_an_objects_if_its_centre_is():
-    """The rule, recomputed a pixel at a time for an upright square and for one turned by a right angle and a bit."""
+    """The rule is recomputed pixel by pixel for an upright square and for one turned by a little over 90 degrees."""
     for turn in (0.0, 1.7):
         mask = SHAPES["square"](*shapes._own_axes(32, 0.4, 0.55, 0.25, turn))
         for row in range(32):

@@ -1,4 +1,4 @@
-"""That a run's folder loses nothing, and holds one run."""
+"""Tests of the folder of a run: it loses nothing, and one run at a time works in it."""
 
 import json
 from dataclasses import asdict
@@ -157,7 +157,7 @@ def test_committed_records_load(path):
 
 
 def test_a_report_of_records_of_an_older_protocol(folder, tmp_path):
-    """Before an option there was, its default was what was done; neither was it said how masked images are scored."""
+    """Older records lack options that were added later, and how masked images were scored."""
     tiny_run(folder, tmp_path, limit=3)
     info = json.loads((tmp_path / "run.json").read_text())
     del info["options"]["protocol"]["clamp_beta"], info["options"]["protocol"]["image_fit"]

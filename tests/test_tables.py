@@ -1,4 +1,4 @@
-"""Tables against hand computations and scipy, and their properties."""
+"""Tests of the tables against computations by hand and scipy, and of their properties."""
 
 import numpy as np
 import pandas as pd
@@ -234,14 +234,14 @@ def test_joined_runs_keep_the_first_ones_methods():
     assert (values(found, "drop")["union_cam"] == values(records, "drop")["union_cam"]).all()
     fewer = tables.joined(records, other[other["image"] != "0.jpg"])
     assert fewer.groupby("method")["image"].agg(set).eq({"1.jpg", "2.jpg", "3.jpg"}).all()
-    with pytest.raises(ValueError, match="explain other classes of 4 images"):
+    with pytest.raises(ValueError, match="explain different classes of 4 images"):
         tables.joined(records, other.assign(target=4))
     with pytest.raises(ValueError, match="no image in common"):
         tables.joined(records, other.assign(image="5.jpg"))
 
 
 def test_the_three_maps_of_unioncam_alone(classifier):
-    """From the betas of a run, against the maps scored anew."""
+    """The values from a run's betas are compared with new scores of the maps."""
     run = experiment.run(experiment.Setup("demo", classifier, ["union_cam"], ["drop", "increase"], limit=2))
     found = tables.alone(run.records)
     assert set(found["method"]) == set(tables.ALONE)
@@ -347,7 +347,7 @@ def test_a_substituted_method_has_the_name_of_the_one_it_stands_for():
 
 
 def test_a_table_is_read_with_like_and_with_unlike_region_maps():
-    """UnionCAM beats Score-CAM (probability) and loses to Score-CAM (softmax): the verdict depends on the table's."""
+    """UnionCAM beats Score-CAM (probability) and loses to Score-CAM (softmax): the verdict depends on region maps."""
     records = some_records()
     kinds = {"score_cam:weights=score": ("score_cam", 30), "fusion_cam": ("union_cam", 0)}
     kinds |= {
@@ -496,7 +496,7 @@ def test_the_orders_are_those_of_the_paper_the_library_and_each_choice_of_region
 
 
 def sanity_records(*, signed: bool) -> pd.DataFrame:
-    """Two images of one method, two stages: as older runs recorded them, or of two seeds with the sign apart."""
+    """Two images of one method and two stages, as older runs recorded them, or with two seeds and a separate sign."""
     rho = [np.array([-80.0, 10.0]), np.array([60.0, -30.0])]
     records = pd.DataFrame({"image": ["a", "b"], "method": "union_cam"})
     if signed:

@@ -1,4 +1,4 @@
-"""How shapes_vgg is trained, and whether it looks at the object."""
+"""Tests of shapes_vgg's training, and of whether it uses the object."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""That no public function changes the network it is given: neither its state, nor who computes its passes."""
+"""Tests that no public function changes a given network: neither its state nor its engine."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Learning(TinyClassifier):
-    """In the middle of its training: batch normalization, dropout, a frozen layer, gradients, a random state."""
+    """A network in the middle of training: batch normalization, dropout, a frozen layer, gradients, a random state."""
 
     classes, input_size = CLASSES, 24
 

@@ -30,7 +30,7 @@ class TinyCNN(nn.Module):
 
 
 class TinyClassifier(TinyCNN):
-    """TinyCNN with what `load_classifier` gives, in single precision."""
+    """TinyCNN with the attributes of a loaded classifier, in single precision."""
 
     name, input_size = "tiny", 12
     classes = ("ant", "bee", "cat", "dog", "eel")
@@ -49,7 +49,7 @@ def explain(model, images, layer="relu2", **options):
 
 
 def state(model):
-    """What a public function must leave as it was: of a model, and of PyTorch."""
+    """Return the state of a model and of PyTorch that a public function must not change."""
     return {
         "training": [module.training for module in model.modules()],
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],

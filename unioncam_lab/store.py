@@ -1,16 +1,16 @@
-"""The folder of a run: whatever stops the run, what it has computed is kept.
+"""The folder of a run, which keeps everything that was computed, even if the run is stopped.
 
-    Run, load          what a run has computed
+    Run, load          the records that a run has computed so far
     opened, Folder     the folder while a run works in it, one run at a time
     Journal, write     files that are written whole or not at all
     RECORDS            the folder of the records that come with the project
 
-`run.json` holds every option, versions and checksums; `journal.jsonl` holds a line for each picture until the run is
-finished; then `records.parquet` holds a row for each picture and method. The column `start` of a row is the position,
-from 0, of the entry in run.json's `started` that says with what the row was computed.
+`run.json` holds all options, versions and checksums. `journal.jsonl` holds a line for each picture until the run is
+finished. Then `records.parquet` holds a row for each picture and method. The column `start` of a row is the position,
+from 0, of the entry in run.json's `started` that describes the machine and the code of the computation.
 
-Nothing here knows a metric. A column whose name ends in `_curve` or `_rho` holds arrays, one that begins with `beta_`
-holds floats.
+This module does not depend on the metrics. A column whose name ends in `_curve` or `_rho` holds arrays, and a column
+whose name begins with `beta_` holds floats.
 """
 
 import errno
@@ -35,11 +35,11 @@ RECORDS = DATA / "records"
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a run has computed.
+    """The records of a run and its run.json.
 
     Attributes:
         records: a row for each picture and method; see `experiment.run`.
-        info: what run.json holds.
+        info: the content of run.json.
     """
 
     records: pd.DataFrame
@@ -47,7 +47,7 @@ class Run:
 
 
 def load(out: str | Path) -> Run:
-    """What the run in a folder has computed so far.
+    """Load what the run in a folder has computed so far.
 
     Raises:
         FileNotFoundError: the folder holds no run.
@@ -68,7 +68,7 @@ class Journal:
     def __init__(self, path: Path, repair: bool = True):
         self.path = path
         content = path.read_bytes() if path.exists() else b""
-        self.whole = content.rfind(b"\n") + 1  # a line that a kill cut short is not counted
+        self.whole = content.rfind(b"\n") + 1  # bytes of whole lines; a process that is killed can leave a partial line
         if repair and self.whole < len(content):
             os.truncate(path, self.whole)
 
@@ -91,11 +91,11 @@ class Journal:
 
 
 class Folder:
-    """The folder of a run that is not finished, while a run works in it. `opened` makes it.
+    """The folder of a run while a run works in it. `opened` makes it.
 
     Attributes:
-        path: of the folder.
-        info: what run.json holds, or will hold once the first picture is computed.
+        path: path of the folder.
+        info: the content of run.json; a new run writes it when its first picture is computed.
     """
 
     def __init__(self, path: Path, info: dict):
@@ -104,15 +104,15 @@ class Folder:
 
     @property
     def started(self) -> dict | None:
-        """With what the run was computed last; None if it is new."""
+        """The last entry of `started`; None if the run is new."""
         return self.info["started"][-1] if self.info["started"] else None
 
     def done(self) -> set[str]:
-        """The ids of the pictures that are in the journal."""
+        """Return the ids of the pictures that are in the journal."""
         return {entry["image"] for entry in self._journal.entries()}
 
     def append(self, entry: dict):
-        """Keep a picture's entry, as `experiment.explain_picture` returns it."""
+        """Append a picture's entry, as `experiment.explain_picture` returns it, to the journal."""
         start = self._position(entry["start"])
         line = {name: value for name, value in entry.items() if name != "start"}
         if "rows" in line:
@@ -120,7 +120,7 @@ class Folder:
         self._journal.append(line)
 
     def _position(self, start: dict) -> int:
-        """The position in `started` of what computes now. It is added if it is new; the date alone makes none."""
+        """Return the position of an entry in `started`; add it if it is new. An entry with another date is not new."""
         for i, known in enumerate(self.info["started"]):
             if {**known, "date": None} == {**start, "date": None}:
                 return i
@@ -129,7 +129,7 @@ class Folder:
         return len(self.info["started"]) - 1
 
     def finish(self, order: Sequence[str]) -> Run:
-        """Write the records, in the order of the pictures' ids, in place of the journal."""
+        """Write the records, in the given order of the pictures' ids, and delete the journal."""
         records, skipped = _collect(self._journal.entries(), order)
         self.info |= {"finished": datetime.now(UTC).date().isoformat(), "skipped": skipped}
         parquet = io.BytesIO()
@@ -145,13 +145,13 @@ class Folder:
 
 @contextmanager
 def opened(path: Path, info: dict) -> Generator[Folder, None, None]:
-    """The folder of a run, made if need be and locked, so that one run at a time works in it.
+    """Open the folder of a run and lock it, so that one run at a time works in it. Make it if it does not exist.
 
-    If the folder holds a run already, that run continues, and its own run.json counts; its options must be the same.
+    If the folder holds a run already, this run continues with its own run.json, and its options must be the same.
 
     Args:
-        path: of the folder.
-        info: what run.json shall hold if the run is new.
+        path: path of the folder.
+        info: the content of run.json if the run is new.
 
     Raises:
         ValueError: the folder holds a run with other options.
@@ -169,7 +169,7 @@ def opened(path: Path, info: dict) -> Generator[Folder, None, None]:
 
 
 def write(path: Path, content: bytes):
-    """Write a file whole, in place of what it was before, or not at all."""
+    """Write a file whole or not at all. It replaces the old file."""
     temporary = path.with_name(path.name + ".part")
     try:
         with temporary.open("wb") as file:
@@ -183,6 +183,7 @@ def write(path: Path, content: bytes):
 
 
 def _explain_full_disk(error: OSError, out: Path) -> NoReturn:
+    """Raise the error again, with a sentence if the disk is full."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         raise OSError(
             error.errno, f"The disk is full. What was computed is kept in {out}: free some space, and run it again"
@@ -191,11 +192,11 @@ def _explain_full_disk(error: OSError, out: Path) -> NoReturn:
 
 
 def _collect(entries: Iterable[dict], order: Sequence[str] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The records in the order of the pictures and methods, and for each skipped picture the reason."""
+    """Return the records in the order of the pictures and methods, and the reason for each skipped picture."""
     entries = list(entries)
     if order is not None:
-        place = {name: i for i, name in enumerate(order)}
-        entries.sort(key=lambda entry: place[entry["image"]])
+        position = {name: i for i, name in enumerate(order)}
+        entries.sort(key=lambda entry: position[entry["image"]])
     records = pd.DataFrame([row for entry in entries for row in entry.get("rows", [])])
     for name in records.columns:
         if name.endswith(("_curve", "_rho")):
@@ -210,8 +211,9 @@ def _read_info(out: Path) -> dict | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _check_same(known: dict, wanted: dict, out: Path):
-    flat = [{**options, **options["protocol"]} for options in (known, wanted)]
+def _check_same(known: dict, requested: dict, out: Path):
+    """Raise a ValueError if an option of the run in the folder differs from the requested one."""
+    flat = [{**options, **options["protocol"]} for options in (known, requested)]
     for name in flat[0] | flat[1]:
         before, now = flat[0].get(name), flat[1].get(name)
         if name != "protocol" and before != now:

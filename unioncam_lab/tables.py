@@ -1,20 +1,20 @@
-"""Records -> tables: means with intervals, paired tests, and the published numbers beside ours.
+"""Tables of the records: means with intervals, paired tests, and the published numbers beside ours.
 
-    values                 one quantity, a row an image, a column a method
+    values                 one quantity: a row for each image, a column for each method
     summary, wide          means with 95 % intervals
-    paired                 one method against the others, image by image
-    standing               whether a method is better than all others, beaten by one, or neither
-    firsts                 the best mean of each quantity, and what it does not clearly beat
-    unsigned, forgotten    what is left of maps when the network forgets, whatever its sign
-    joined, alone          records of two runs as one; UnionCAM's three maps as methods of their own
-    beside_paper, ranking  the paper's Tables 1-4
-    readings               the same under each choice of region maps
-    by_answer              right and wrong answers apart
+    paired                 one method against the others on the same images
+    standing               whether a method is clearly better than all others, clearly worse than one, or neither
+    firsts                 the method with the best mean of each quantity, and the methods that it does not clearly beat
+    unsigned, forgotten    similarity of maps after the network's layers are shuffled, without its sign
+    joined, alone          the records of several runs as one; UnionCAM's three maps as separate methods
+    beside_paper, ranking  comparison with the paper's Tables 1-4
+    readings               the same comparison for each choice of region maps
+    by_answer              records of right and of wrong answers, separated
 
 Every quantity is in percent. Tables are data frames: `to_markdown()`, `to_latex()` and `to_csv()` export them.
 
-A difference is called clear where its paired test, corrected for all the tests beside it (Holm), has p < 0.01. All that
-says "clear", "beyond chance" or "beaten" in this project means this rule.
+A difference is clear if its paired test has p < 0.01 after Holm's correction for all tests of the same comparison.
+The words "clear", "beyond chance" and "beaten" always refer to this rule.
 """
 
 import json
@@ -32,19 +32,19 @@ from unioncam_lab.methods import find_title
 
 PUBLISHED = DATA / "published.json"
 TABLES = ("table 1", "table 2", "table 3", "table 4")
-LIBRARY = "xplain-cam"  # what the library of a Fusion-CAM author reports, on VGG19
+LIBRARY = "xplain-cam"  # the library of a Fusion-CAM author; its reported numbers are for VGG19
 RESAMPLES = 9999
-LEVEL = 0.01  # of significance, after Holm's correction
+LEVEL = 0.01  # level of significance, after Holm's correction
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something that a table shows.
+    """A quantity that tables show.
 
     Attributes:
-        title: as a table shows it.
+        title: its name in tables.
         better: "lower" or "higher".
-        of: records -> its value for each, in percent.
+        of: function of the records that returns one value per record, in percent.
     """
 
     title: str
@@ -87,14 +87,18 @@ QUANTITIES = {
 
 
 def measured(records: pd.DataFrame) -> list[str]:
-    """The QUANTITIES that the records' metrics give."""
+    """Return the names of the QUANTITIES that can be computed from the records' columns."""
     needs = {"drop minus increase": ["drop", "increase"], "overall": ["insertion", "deletion"]}
     needs["signed sanity"] = ["sanity_rho"]
     return [name for name in QUANTITIES if set(needs.get(name, [name])) <= set(records.columns)]
 
 
 def values(records: pd.DataFrame, quantity: str) -> pd.DataFrame:
-    """One of the QUANTITIES, in percent: a row for each image, a column for each method, ordered as the records are."""
+    """Return one of the QUANTITIES in percent: a row for each image, a column for each method, in the records' order.
+
+    Raises:
+        ValueError: the quantity does not exist, or the records do not hold its columns.
+    """
     if quantity not in QUANTITIES:
         raise ValueError(f"There is no quantity {quantity!r}; there are {', '.join(QUANTITIES)}.")
     if quantity not in measured(records):
@@ -107,10 +111,10 @@ def values(records: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 
 def interval(sample: np.ndarray) -> tuple[float, float]:
-    """The bootstrap 95 % interval (percentile, 9,999 resamples) of a mean; NaN for fewer than two values."""
+    """Return the bootstrap 95 % interval (percentile, 9,999 resamples) of a mean; NaN for fewer than two values."""
     if len(sample) < 2:
         return float("nan"), float("nan")
-    found = stats.bootstrap(
+    result = stats.bootstrap(
         (np.asarray(sample, dtype=float),),
         np.mean,
         n_resamples=RESAMPLES,
@@ -119,30 +123,31 @@ def interval(sample: np.ndarray) -> tuple[float, float]:
         method="percentile",
         rng=0,
     )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def mean_interval(sample: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean in percent: exact (Clopper-Pearson) where each value is 0 or 100, else `interval`.
+    """Return the 95 % interval of a mean in percent.
 
-    A bootstrap of 0 successes in 7 would say 0 to 0; exact it is 0 to 41.
+    If each value is 0 or 100 the interval is exact (Clopper-Pearson), otherwise it is `interval`. For 0 successes in 7
+    a bootstrap would return 0 to 0; the exact interval is 0 to 41.
     """
     sample = np.asarray(sample, dtype=float)
     if len(sample) == 0 or not np.isin(sample, (0, 100)).all():
         return interval(sample)
-    found = stats.binomtest(int((sample == 100).sum()), len(sample)).proportion_ci(0.95, "exact")
-    return 100 * float(found.low), 100 * float(found.high)
+    exact = stats.binomtest(int((sample == 100).sum()), len(sample)).proportion_ci(0.95, "exact")
+    return 100 * float(exact.low), 100 * float(exact.high)
 
 
 def p_text(p: float) -> str:
-    """A p-value as it is read. 9,999 random signs cannot give less than 0.0002, so small ones are "< 0.001"."""
+    """Return a p-value as text. 9,999 random signs cannot give less than 0.0002, so small values are "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def summary(records: pd.DataFrame, quantities: Sequence[str] | None = None) -> pd.DataFrame:
-    """For each method and quantity: `mean`, its 95 % interval `low` to `high`, and the number of images `n`.
+    """Return for each method and quantity the `mean`, its 95 % interval `low` to `high`, and `n`, the number of images.
 
-    The intervals are those of `mean_interval`.
+    `mean_interval` computes the intervals.
     """
     rows = []
     for quantity in quantities or measured(records):
@@ -153,7 +158,10 @@ def summary(records: pd.DataFrame, quantities: Sequence[str] | None = None) -> p
 
 
 def wide(found: pd.DataFrame) -> pd.DataFrame:
-    """A `summary` as it is read: a row a method, a column a quantity, "43.2 [41.0, 45.4]"; N in the corner."""
+    """Return a `summary` for display: a row for each method, a column for each quantity, cells "43.2 [41.0, 45.4]".
+
+    The name of the index shows N.
+    """
     table = found.assign(cell=_cells(found)).pivot(index="method", columns="quantity", values="cell")
     table = table.loc[found["method"].drop_duplicates(), found["quantity"].drop_duplicates()]
     table.index = [find_title(method) for method in table.index]
@@ -162,36 +170,39 @@ def wide(found: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _cells(found: pd.DataFrame) -> list[str]:
-    numbers = found[["mean", "low", "high"]].to_numpy()
-    return [f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in numbers]
+def _cells(means: pd.DataFrame) -> list[str]:
+    triples = means[["mean", "low", "high"]].to_numpy()
+    return [f"{mean:.1f} [{low:.1f}, {high:.1f}]" for mean, low, high in triples]
 
 
 def by_theta(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    """The `summary` of a sweep, its methods named union_cam:theta=…:percentile_over=…, with `theta` and `reading`."""
-    found = summary(records[records["method"].str.contains("percentile_over=")], quantities)
-    options = [dict(option.split("=") for option in method.split(":")[1:]) for method in found["method"]]
-    return found.assign(theta=[float(o["theta"]) for o in options], reading=[o["percentile_over"] for o in options])
+    """Return the `summary` of a sweep with the columns `theta` and `reading`.
+
+    The methods of a sweep are named union_cam:theta=…:percentile_over=….
+    """
+    means = summary(records[records["method"].str.contains("percentile_over=")], quantities)
+    options = [dict(option.split("=") for option in method.split(":")[1:]) for method in means["method"]]
+    return means.assign(theta=[float(o["theta"]) for o in options], reading=[o["percentile_over"] for o in options])
 
 
 def theta_effects(
     records: pd.DataFrame, quantity: str = "drop minus increase", theta: float = 10, changed: float = 0.01
 ) -> pd.DataFrame:
-    """What each theta of a sweep changes against one of them, image by image, under each reading of Eq. 1.
+    """Compare each theta of a sweep with one theta on the same images, for each reading of Eq. 1.
 
     Args:
-        records: with methods named union_cam:theta=…:percentile_over=….
+        records: of a sweep; its methods are named union_cam:theta=…:percentile_over=….
         quantity: one of the QUANTITIES.
-        theta: what the others are compared with; each reading must have it.
-        changed: a difference of probabilities.
+        theta: the theta that the others are compared with; each reading must have it.
+        changed: difference of probabilities above which an image counts as changed.
 
     Returns:
-        For each reading and theta the columns of `paired` with the signs of theta minus the given one; `theta`,
-        `reading`; and `changed`, the percentage of images in which the probability under the map differs from that at
-        the smallest theta by more than the given difference. Holm's correction is for the thetas of one reading.
+        For each reading and theta: the columns of `paired`, where a difference is "this theta minus the given theta";
+        `theta`; `reading`; and `changed`, the percentage of images whose masked probability differs from that at the
+        smallest theta by more than the given difference. Holm's correction covers the thetas of one reading.
     """
     probabilities = records.pivot(index="image", columns="method", values="masked_probability")
-    found = []
+    parts = []
     for reading, rows in by_theta(records, [quantity]).groupby("reading", sort=False):
         names = rows.sort_values("theta").set_index("theta")["method"]
         pairs = paired(records, quantity, names[theta], list(names)).set_index("other").drop(columns="better")
@@ -201,34 +212,35 @@ def theta_effects(
         thetas = names.reset_index().set_index("method")["theta"]
         pairs.loc[names[theta]] = 0.0, 0.0, 0.0, 1.0, 1.0, len(probabilities), False, False
         pairs = pairs.assign(theta=thetas, changed=100 * moved, reading=reading)
-        found.append(pairs.sort_values("theta").reset_index(names="other"))
-    return pd.concat(found, ignore_index=True)
+        parts.append(pairs.sort_values("theta").reset_index(names="other"))
+    return pd.concat(parts, ignore_index=True)
 
 
 def theta_verdicts(effects: pd.DataFrame) -> pd.DataFrame:
-    """Whether the paper's Figure 8 is seen: that no denoising is worse than theta = 10, and that all above it is worse.
+    """Test the two claims of the paper's Figure 8: theta = 0 is worse than 10, and each theta above 10 is worse.
 
     Args:
-        effects: `theta_effects` against 10, with `network`.
+        effects: `theta_effects` against 10, with the additional column `network`.
 
     Returns:
-        Rows (claim, reading), a column for each network. A claim "holds" where all its comparisons are clearly in its
-        favour, is "contradicted" where one is clearly against it, and is "not distinguishable" elsewhere.
+        Rows (claim, reading), a column for each network. A claim "holds" if all its comparisons are clearly in its
+        favour. It is "contradicted" if one comparison is clearly against it. Otherwise it is "not distinguishable".
     """
     claims = {"θ = 0 is worse than 10": effects["theta"] == 0, "each θ above 10 is worse": effects["theta"] > 10}
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    verdicts: dict[tuple[str, str], dict[str, str]] = {}
     for claim, chosen in claims.items():
         for (reading, network), rows in effects[chosen].groupby(["reading", "network"], sort=False):
             in_favour, against = (rows["clear"] & (rows["better"] == better) for better in (False, True))
             verdict = "holds" if in_favour.all() else "contradicted" if against.any() else "not distinguishable"
-            found.setdefault((claim, reading), {})[f"{network}, N = {rows['n'].max():,}"] = verdict
-    return pd.DataFrame.from_dict(found, orient="index")
+            verdicts.setdefault((claim, reading), {})[f"{network}, N = {rows['n'].max():,}"] = verdict
+    return pd.DataFrame.from_dict(verdicts, orient="index")
 
 
 def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """The mean curve of each method: insertion, deletion (class probability, steps + 1) or sanity (percent, networks).
+    """Return the mean curve of each method: kind -> method -> values, for the kinds that the records hold.
 
-    As far as the records have them: kind -> method -> values.
+    The kinds are `insertion` and `deletion` (class probability, steps + 1 values) and `sanity` (percent, one value for
+    each stage of randomization).
     """
     groups = records.groupby("method", sort=False)
     return {
@@ -239,10 +251,10 @@ def mean_curves(records: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
 
 
 def unsigned(records: pd.DataFrame) -> pd.DataFrame:
-    """Records in which a map and its negative count as equal when the network is randomized.
+    """Return the records with the absolute rank correlation as `sanity_curve`, so that a negated map counts as equal.
 
-    The `sanity_curve` of older runs is of one seed and has a sign. Here it becomes `sanity_rho`, and `sanity_curve` and
-    its mean `sanity` are of its size. Records that have `sanity_rho` are returned as they are.
+    Older runs have one seed, and their `sanity_curve` has a sign. Here that curve becomes `sanity_rho`; `sanity_curve`
+    holds its absolute values, and `sanity` their mean. Records that have `sanity_rho` are returned unchanged.
     """
     if "sanity_curve" not in records or "sanity_rho" in records:
         return records
@@ -252,10 +264,11 @@ def unsigned(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def forgotten(records: pd.DataFrame) -> pd.DataFrame:
-    """How alike maps remain as ever more layers are shuffled: the mean |rho|, in percent, with its 95 % interval.
+    """Return the similarity of maps while more and more layers are shuffled: the mean |rho| with its 95 % interval.
 
     Returns:
-        A row for each method and `stage`, from 1 (the last layer alone): `mean`, `low`, `high`, and `n` images.
+        A row for each method and `stage`: `mean`, `low` and `high` in percent, and `n`, the number of images. In stage
+        1 only the last layer is shuffled.
     """
     rows = []
     for method, curves in unsigned(records).groupby("method", sort=False)["sanity_curve"]:
@@ -265,11 +278,11 @@ def forgotten(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_layer(records: pd.DataFrame) -> pd.DataFrame:
-    """What is left of the maps once the last layer alone is shuffled, all seeds together, in percent.
+    """Return the similarity of maps after only the last layer is shuffled, over all seeds, in percent.
 
     Returns:
-        For each method: the mean of `rho` and of its size, `|rho|`; `turned` and `kept`, the share of maps with rho
-        below -50 % and above +50 %; and how many `maps`, images times seeds.
+        For each method: the mean of `rho` and of `|rho|`; `turned` and `kept`, the shares of maps with rho below -50 %
+        and above +50 %; and `maps`, the number of images times the number of seeds.
     """
     rows = {}
     for method, group in unsigned(records).groupby("method", sort=False):
@@ -281,10 +294,10 @@ def last_layer(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def firsts(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
-    """For each quantity the method with the best mean, and which of the others it does not clearly beat.
+    """Return for each quantity the method with the best mean, and the methods that it does not clearly beat.
 
     Returns:
-        A row for each quantity: `best mean`, `%`, `not clearly worse`, `N`; methods as tables name them.
+        A row for each quantity: `best mean`, `%`, `not clearly worse`, `N`. Methods have their titles.
     """
     rows = {}
     for quantity in quantities:
@@ -292,24 +305,24 @@ def firsts(records: pd.DataFrame, quantities: Sequence[str]) -> pd.DataFrame:
         means = table.mean()
         best = means.idxmin() if quality.better == "lower" else means.idxmax()
         pairs = paired(records, quantity, best)
-        near = ", ".join(find_title(other) for other in pairs.loc[~pairs["clear"], "other"])
-        rows[quality.heading] = find_title(best), f"{means[best]:.1f}", near or "none", len(table)
+        rivals = ", ".join(find_title(other) for other in pairs.loc[~pairs["clear"], "other"])
+        rows[quality.heading] = find_title(best), f"{means[best]:.1f}", rivals or "none", len(table)
     return pd.DataFrame.from_dict(rows, "index", columns=["best mean", "%", "not clearly worse", "N"])
 
 
 def paired(
     records: pd.DataFrame, quantity: str, method: str = "union_cam", others: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """One method against others on the same images.
+    """Compare one method with others on the same images.
 
     Returns:
         A row for each other method: `difference` of the means in percentage points (method - other) with its bootstrap
-        95 % interval `low` to `high`; `p` of a two-sided test; `p_holm`, corrected for the number of rows; `n` images;
-        `better`: whether the method is better, by the sign alone; and `clear`: whether p_holm is below LEVEL.
+        95 % interval `low` to `high`; `p` of a two-sided test; `p_holm`, corrected for the number of rows; `n`, the
+        number of images; `better`: whether the method is better, by the sign alone; `clear`: whether p_holm < LEVEL.
 
-    The test is the permutation test of the mean (the signs of the images' differences drawn at random, 9,999 times, or
-    all of them where there are fewer). Where each value is 0 or 100 it is McNemar's exact test of the images in which
-    the two methods differ.
+    The test is a permutation test of the mean: it draws the signs of the images' differences 9,999 times, or takes all
+    combinations of signs if there are fewer. If each value is 0 or 100, the test is McNemar's exact test on the images
+    where the two methods differ.
     """
     table = values(records, quantity)
     if method not in table:
@@ -320,7 +333,10 @@ def paired(
 def compared(
     table: pd.DataFrame, method: str, others: Sequence[str] | None = None, better: str = "higher"
 ) -> pd.DataFrame:
-    """As `paired`, of any numbers: a row for each image, a column for each method; in percent, if they are shares."""
+    """Do what `paired` does for any table with a row for each image and a column for each method.
+
+    Shares must be in percent, because values that are all 0 or 100 select McNemar's test.
+    """
     others = [other for other in (others or table.columns) if other != method]
     rows = []
     for other in others:
@@ -328,26 +344,26 @@ def compared(
         difference = both[:, 0] - both[:, 1]
         test = _mcnemar if np.isin(both, (0, 100)).all() else _permutation
         rows.append((other, difference.mean(), *interval(difference), test(difference), len(difference)))
-    found = pd.DataFrame(rows, columns=["other", "difference", "low", "high", "p", "n"])
-    found.insert(5, "p_holm", holm(found["p"].to_numpy()))
-    found["better"] = found["difference"] < 0 if better == "lower" else found["difference"] > 0
-    found["clear"] = found["p_holm"] < LEVEL
-    return found
+    pairs = pd.DataFrame(rows, columns=["other", "difference", "low", "high", "p", "n"])
+    pairs.insert(5, "p_holm", holm(pairs["p"].to_numpy()))
+    pairs["better"] = pairs["difference"] < 0 if better == "lower" else pairs["difference"] > 0
+    pairs["clear"] = pairs["p_holm"] < LEVEL
+    return pairs
 
 
 def couples(records: pd.DataFrame, quantity: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """Methods with their partners, image by image: rows as of `paired` with `method`, corrected for all the pairs."""
-    found = pd.concat([paired(records, quantity, method, [other]) for method, other in pairs], ignore_index=True)
-    found["p_holm"] = holm(found["p"].to_numpy())
-    found["clear"] = found["p_holm"] < LEVEL
-    found.insert(0, "method", [method for method, _ in pairs])
-    return found
+    """Compare each method with its own partner: rows of `paired` with `method`; Holm's correction covers all pairs."""
+    rows = pd.concat([paired(records, quantity, method, [other]) for method, other in pairs], ignore_index=True)
+    rows["p_holm"] = holm(rows["p"].to_numpy())
+    rows["clear"] = rows["p_holm"] < LEVEL
+    rows.insert(0, "method", [method for method, _ in pairs])
+    return rows
 
 
 def standing(pairs: pd.DataFrame) -> str:
-    """From `paired`, of one method against others: "best", "not distinguishable" or "beaten".
+    """Return "best", "not distinguishable" or "beaten" for the rows of `paired` of one method.
 
-    best: clearly better than each of them. beaten: one of them is clearly better. Otherwise the pictures cannot tell.
+    The method is best if it is clearly better than every other one. It is beaten if another one is clearly better.
     """
     if (pairs["better"] & pairs["clear"]).all():
         return "best"
@@ -355,20 +371,22 @@ def standing(pairs: pd.DataFrame) -> str:
 
 
 def joined(*records: pd.DataFrame) -> pd.DataFrame:
-    """The records of several runs as one: of the images that all have; a method that several have is the first one's.
+    """Return the records of several runs as one table, for the images that all runs have in common.
+
+    If several runs hold the same method, its records are those of the first of these runs.
 
     Raises:
-        ValueError: the runs have no image in common, or explain another class of one.
+        ValueError: the runs have no image in common, or explain different classes of the same image.
     """
     targets = [part.drop_duplicates("image").set_index("image")["target"] for part in records]
-    common = targets[0].index[targets[0].index.isin(set.intersection(*(set(each.index) for each in targets)))]
+    common = targets[0].index[targets[0].index.isin(set.intersection(*(set(target.index) for target in targets)))]
     if common.empty:
         raise ValueError(f"The {len(records)} runs have no image in common.")
     parts, seen = [], set()
     for part, target in zip(records, targets, strict=True):
         if not target[common].equals(targets[0][common]):
             raise ValueError(
-                f"The runs explain other classes of {(target[common] != targets[0][common]).sum()} images."
+                f"The runs explain different classes of {(target[common] != targets[0][common]).sum()} images."
             )
         parts.append(part[part["image"].isin(common) & ~part["method"].isin(seen)])
         seen |= set(part["method"])
@@ -376,7 +394,7 @@ def joined(*records: pd.DataFrame) -> pd.DataFrame:
 
 
 def named_rightly(records: pd.DataFrame) -> pd.Series:
-    """Whether the network names each image as its file is labelled: image -> bool, where its name holds a label."""
+    """Return whether the network's class is the label in the image's name: image -> bool, for names with a label."""
     first = records.drop_duplicates("image").set_index("image")
     labels = pd.Series({image: label_of(image) for image in first.index})
     return (first["class"] == labels)[labels.notna()]
@@ -391,11 +409,11 @@ ALONE = {
 
 
 def alone(records: pd.DataFrame, method: str = "union_cam") -> pd.DataFrame:
-    """The drop and increase of UnionCAM's three maps, each as if it were the explanation, and of the selected one.
+    """Return the drop and increase of each of UnionCAM's three maps alone, and of the selected map.
 
-    A contribution is the map's score less the black image's, and the selected map's score is recorded, so all three
-    scores follow from UnionCAM's own rows. The methods are named as in ALONE; "region" is Score-CAM with the same
-    weights. For runs whose class score is the probability.
+    A contribution is the map's score minus the score of the black image, and UnionCAM's rows hold the score of the
+    selected map. So the scores of all three maps follow from these rows. The methods have the names in ALONE; "region"
+    is Score-CAM with the same weights. The class score of the run must be the probability.
     """
     rows = records[records["method"] == method]
     chosen = rows["beta_united"].where(rows["selected"] == "united", rows["beta_region"])
@@ -411,17 +429,17 @@ def alone(records: pd.DataFrame, method: str = "union_cam") -> pd.DataFrame:
 def scorecard(
     parts: Sequence[tuple[str, str, pd.DataFrame, str]], methods: Sequence[str], controls: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """What is asked of a map, for each method: the table that `figures.scorecard` draws.
+    """Return all criteria for each method: the table that `figures.scorecard` draws.
 
     Args:
-        parts: group, label, records, and one of the QUANTITIES or "seconds", whose median is taken.
-        methods: which are shown and compared with each other; those that some records lack are NaN there.
-        controls: which are shown below them and compared with nothing.
+        parts: (group, label, records, quantity). The quantity is one of the QUANTITIES, or "seconds" for the median.
+        methods: the methods that are compared; where the records lack one, its values are NaN.
+        controls: methods that are shown below the others and not compared.
 
     Returns:
-        Rows with `group`, `label`, `method`, `mean`, its interval `low` to `high`, `better`, `unit`; and `among the
-        best`: the method with the best mean is not clearly better, by `paired` against all compared; or, of seconds,
-        by more than a tenth; `n` images; and `control`.
+        Rows with `group`, `label`, `method`, `mean`, its interval `low` to `high`, `better`, `unit`, `among the best`,
+        `n` (number of images) and `control`. A method is among the best if the method with the best mean is not
+        clearly better (`paired` against all compared methods); for seconds, if it is at most a tenth above the minimum.
     """
     rows = []
     for group, label, records, quantity in parts:
@@ -430,33 +448,35 @@ def scorecard(
             better, unit, n = "lower", "s", records["image"].nunique()
             middle = records.groupby("method")["seconds"].median()
             best = set(middle.index[middle <= 1.1 * middle[middle.index.isin(methods)].min()])
-            found = pd.DataFrame({"mean": middle, "low": np.nan, "high": np.nan, "n": n})
+            statistics = pd.DataFrame({"mean": middle, "low": np.nan, "high": np.nan, "n": n})
         else:
             better, unit = QUANTITIES[quantity].better, "%"
-            found = summary(records[records["method"].isin([*methods, *controls])], [quantity]).set_index("method")
-            means = found.loc[found.index.isin(methods), "mean"]
+            shown = records[records["method"].isin([*methods, *controls])]
+            statistics = summary(shown, [quantity]).set_index("method")
+            means = statistics.loc[statistics.index.isin(methods), "mean"]
             first = means.idxmin() if better == "lower" else means.idxmax()
             against = paired(rivals, quantity, first)
             best = {first, *against.loc[~against["clear"], "other"]}
         for method in (*methods, *controls):
-            numbers = found.loc[method, ["mean", "low", "high", "n"]] if method in known else (np.nan,) * 3 + (0,)
-            near = method in best and method in methods
-            mean, low, high, n = numbers
-            rows.append((group, label, method, mean, low, high, better, unit, near, int(n), method in controls))
+            row = statistics.loc[method, ["mean", "low", "high", "n"]] if method in known else (np.nan,) * 3 + (0,)
+            mean, low, high, n = row
+            among_best = method in best and method in methods
+            rows.append((group, label, method, mean, low, high, better, unit, among_best, int(n), method in controls))
     columns = ["group", "label", "method", "mean", "low", "high", "better", "unit", "among the best", "n", "control"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def option_effects(default, readings, captures: Sequence) -> pd.DataFrame:
-    """UnionCAM under each protocol option minus UnionCAM under the default, on the same images.
+    """Return UnionCAM with each option of the Protocol minus UnionCAM with the default, on the same images.
 
     Args:
-        default: a finished run of `union_cam` under the default Protocol.
+        default: a run of `union_cam` with the default Protocol.
         readings: a run with methods such as union_cam:relu=False.
-        captures: runs of `union_cam`, each with another Protocol, on some of the default's images.
+        captures: runs of `union_cam`, each with a different Protocol, on some of the default's images.
 
     Returns:
-        Rows as of `paired` with `quantity`, drop and increase; `other` names the option.
+        Rows with `other` (the option), `quantity` (drop or increase), `difference`, its bootstrap 95 % interval `low`
+        to `high`, and `n`, the number of images.
     """
     changed = []
     for name in readings.records["method"].drop_duplicates():
@@ -476,16 +496,18 @@ def option_effects(default, readings, captures: Sequence) -> pd.DataFrame:
 
 
 def option_orders(runs: dict[str, pd.DataFrame], quantity: str, table: str = "table 1") -> pd.DataFrame:
-    """What each option of the protocol makes of the order of a table's methods, and how near it comes to the paper.
+    """Return the order of a table's methods under each option of the Protocol, and its distance from the paper.
 
     Args:
-        runs: name of the option -> records of the table's methods; the first is the default. All on the same images.
-        quantity: of the table.
+        runs: name of the option -> records of the table's methods, on the same images. The first one is the default.
+        quantity: a quantity of the table.
+        table: "table 1" to "table 4".
 
     Returns:
-        A row for each option: a column for each method with its mean; the `order`; `tau`, Kendall's correlation with
-        the default's order, and `tau paper` with the published one, 0 where all means are equal; `distance`, the mean
-        of |ours - published| over the methods, in points; `UnionCAM`, its `standing`; and `n` images.
+        A row for each option: the mean of each method in a column of its own; the `order`; `tau` and `tau paper`,
+        Kendall's correlation with the default's and with the published order, 0 if all means are equal; `distance`,
+        the mean of |ours - published| over the methods, in percentage points; `UnionCAM`, the `standing` of UnionCAM;
+        and `n`, the number of images.
     """
     theirs, rows = pd.Series(published(table)[quantity]), {}
     usual, ascending = None, QUANTITIES[quantity].better == "lower"
@@ -506,15 +528,16 @@ def option_orders(runs: dict[str, pd.DataFrame], quantity: str, table: str = "ta
 
 
 def _mcnemar(difference: np.ndarray) -> float:
-    """McNemar's exact test: of the images in which two methods differ, could half be in favour of each?"""
+    """Return p of McNemar's exact test, whose null hypothesis is that each method wins half of the differing images."""
     won, differing = int((difference > 0).sum()), int((difference != 0).sum())
     return float(stats.binomtest(won, differing).pvalue) if differing else 1.0
 
 
 def _permutation(difference: np.ndarray) -> float:
+    """Return p of the two-sided permutation test of the mean, which draws the signs of the differences."""
     if not difference.any():
         return 1.0
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (difference,),
         lambda x, axis: np.mean(x, axis=axis),
         permutation_type="samples",
@@ -523,58 +546,58 @@ def _permutation(difference: np.ndarray) -> float:
         batch=max(1, 10**7 // len(difference)),
         rng=0,
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p-values of a family of tests corrected by Holm's step-down method (1979)."""
+    """Correct the p-values of a family of tests by Holm's step-down method (1979)."""
     order = np.argsort(p)
     corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return corrected[np.argsort(order)]
 
 
 def published(table: str) -> dict[str, dict[str, float]]:
-    """A table of the paper, "table 1" to "table 4", or the LIBRARY's numbers: quantity -> method -> percent."""
+    """Return a table of the paper, "table 1" to "table 4", or the LIBRARY's numbers: quantity -> method -> percent."""
     if table not in (*TABLES, LIBRARY):
         raise ValueError(f"There is no {table!r}; there are {', '.join((*TABLES, LIBRARY))}.")
     return json.loads(PUBLISHED.read_text(encoding="utf-8"))[table]["quantities"]
 
 
 def beside_paper(found: pd.DataFrame | dict[str, pd.DataFrame], table: str) -> pd.DataFrame:
-    """One of the paper's tables in its own layout, ours below it: a column for each method.
+    """Return one of the paper's tables in its layout, with our means below the published ones.
 
-    The numbers are of other networks and other pictures, so not their difference but their order can be compared: each
-    quantity has four rows, published and ours, and the rank of each method in either.
+    The published numbers come from other networks and other pictures, so only the orders can be compared, not the
+    numbers. Therefore each quantity has rows for the published numbers, for ours, and for the ranks in both.
 
     Args:
-        found: a `summary` with the table's methods and quantities; or several, each with the name of its rows.
+        found: a `summary` with the table's methods and quantities, or several: name of the rows -> summary.
         table: "table 1" to "table 4".
     """
     rows, named = {}, found if isinstance(found, dict) else {"ours": found}
     for quantity, theirs in published(table).items():
         heading, ascending = QUANTITIES[quantity].heading, QUANTITIES[quantity].better == "lower"
         ours = {
-            name: each[each["quantity"] == quantity].set_index("method").loc[list(theirs)]
-            for name, each in named.items()
+            name: means[means["quantity"] == quantity].set_index("method").loc[list(theirs)]
+            for name, means in named.items()
         }
         rows[heading, "published"] = [f"{number:g}" for number in theirs.values()]
-        for name, each in ours.items():
-            rows[heading, f"{name}, N = {each['n'].max():,}"] = _cells(each)
+        for name, means in ours.items():
+            rows[heading, f"{name}, N = {means['n'].max():,}"] = _cells(means)
         rows[heading, "rank, published"] = _ranks(pd.Series(theirs), ascending)
-        for name, each in ours.items():
-            rows[heading, f"rank, {name}"] = _ranks(each["mean"], ascending)
+        for name, means in ours.items():
+            rows[heading, f"rank, {name}"] = _ranks(means["mean"], ascending)
     columns = [table_4_title(method) if table == "table 4" else find_title(method) for method in theirs]
     return pd.DataFrame(rows, index=columns).T
 
 
 def table_4_title(method: str) -> str:
-    """How the paper's Table 4 names a variant of UnionCAM."""
+    """Return the name of a variant of UnionCAM in the paper's Table 4."""
     parts = {"union_cam": "+ denoising 10, weights", "union_cam:theta=0": "+ weights"}
     parts |= {"union_cam:weighted=False": "+ denoising 10", "union_cam:theta=0:weighted=False": "Base"}
     return parts[method]
 
 
-# Table 4 taken apart: the variant with a part, and the one without it.
+# Effects in Table 4: (the variant with a part, the variant without it).
 TABLE_4_EFFECTS = {
     "denoising, without weights": ("union_cam:weighted=False", "union_cam:theta=0:weighted=False"),
     "denoising, with weights": ("union_cam", "union_cam:theta=0"),
@@ -584,59 +607,59 @@ TABLE_4_EFFECTS = {
 
 
 def table_4_effects(records: pd.DataFrame) -> pd.DataFrame:
-    """What denoising and the weights each add in the paper's Table 4, image by image, beside what is published.
+    """Return the effect of denoising and of the weights in the paper's Table 4, on the same images.
 
     Returns:
-        A row for each of the TABLE_4_EFFECTS and for drop and increase: with the part minus without it, `published`
-        and `ours` in percentage points; `pictures that differ`; the `test`, its `p` corrected for all rows (Holm); and
-        the verdict on the paper's claim, of which the published sign is always the better one: "holds" and
-        "contradicted" where the difference is clear.
+        A row for each of the TABLE_4_EFFECTS and each of drop and increase. `published` and `ours` are the value with
+        the part minus the value without it, in percentage points. Further columns are `pictures that differ`; the
+        `test`; its `p`, corrected for all rows (Holm); and `on ours`, the verdict on the claim that the part is an
+        improvement, as in every published row: "holds" or "contradicted" if the difference is clear.
     """
-    rows, numbers = {}, published("table 4")
+    rows, paper = {}, published("table 4")
     for effect, (with_it, without) in TABLE_4_EFFECTS.items():
         for quantity in ("drop", "increase"):
             (pair,) = paired(records, quantity, with_it, [without]).to_dict("records")
             both = values(records, quantity)[[with_it, without]]
-            theirs = numbers[quantity][with_it] - numbers[quantity][without]
+            theirs = paper[quantity][with_it] - paper[quantity][without]
             pair |= {"published": f"{theirs:+.2f}", "differ": int((both[with_it] != both[without]).sum())}
             pair["test"] = "McNemar" if quantity == "increase" else "permutation"
             rows[effect, QUANTITIES[quantity].heading] = pair
-    found = pd.DataFrame.from_dict(rows, orient="index")
-    p = pd.Series(holm(found["p"].to_numpy()), index=found.index)
-    triples = found[["difference", "low", "high"]].to_numpy() + 0.0
+    effects = pd.DataFrame.from_dict(rows, orient="index")
+    p = pd.Series(holm(effects["p"].to_numpy()), index=effects.index)
+    triples = effects[["difference", "low", "high"]].to_numpy() + 0.0
     return pd.DataFrame(
         {
-            "published": found["published"],
+            "published": effects["published"],
             "ours": [f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]" for mean, low, high in triples],
-            "pictures that differ": [f"{k} of {n}" for k, n in zip(found["differ"], found["n"], strict=True)],
-            "test": found["test"],
+            "pictures that differ": [f"{k} of {n}" for k, n in zip(effects["differ"], effects["n"], strict=True)],
+            "test": effects["test"],
             "p": p.map(p_text),
-            "on ours": np.where(p < LEVEL, np.where(found["better"], "holds", "contradicted"), "not distinguishable"),
+            "on ours": np.where(p < LEVEL, np.where(effects["better"], "holds", "contradicted"), "not distinguishable"),
         }
     )
 
 
-def _ranks(numbers: pd.Series, ascending: bool) -> list[str]:
-    return [f"{rank:g}" for rank in numbers.rank(ascending=ascending, method="min")]
+def _ranks(means: pd.Series, ascending: bool) -> list[str]:
+    return [f"{rank:g}" for rank in means.rank(ascending=ascending, method="min")]
 
 
 def against_table(records: pd.DataFrame, table: str, method: str = "union_cam") -> dict[str, pd.DataFrame]:
-    """A method against the others of one of the paper's tables: quantity -> `paired`."""
-    return {q: paired(records, q, method, list(numbers)) for q, numbers in published(table).items()}
+    """Compare a method with the others of one of the paper's tables: quantity -> `paired`."""
+    return {quantity: paired(records, quantity, method, list(theirs)) for quantity, theirs in published(table).items()}
 
 
 def ranking(records: pd.DataFrame, table: str, methods: dict[str, str] | None = None) -> pd.DataFrame:
-    """Whether a table's order of methods holds, and where UnionCAM stands.
+    """Compare the order of a table's methods with our order, and return the standing of UnionCAM.
 
     Args:
-        records: with the table's methods.
+        records: records with the table's methods.
         table: "table 1" to "table 4".
-        methods: for a method of the table, which one of the records stands for it: {"score_cam":
-            "score_cam:weights=score"}; itself by default.
+        methods: method of the table -> method of the records that replaces it, as in {"score_cam":
+            "score_cam:weights=score"}; by default each method stands for itself.
 
     Returns:
-        For each quantity the paper's order and ours; `tau`, Kendall's rank correlation of the two, 1 where they are the
-        same; whether UnionCAM is best in the paper; and its `standing` in ours.
+        For each quantity: the paper's order and ours; `tau`, Kendall's rank correlation of the two, 1 if they are the
+        same; whether UnionCAM is best in the paper; and the `standing` of UnionCAM in our records.
     """
     rows, own = [], methods or {}
     for quantity, theirs in published(table).items():
@@ -659,8 +682,8 @@ def ranking(records: pd.DataFrame, table: str, methods: dict[str, str] | None = 
     return pd.DataFrame(rows).set_index("quantity")
 
 
-# How the paper leaves it open to weigh the channels of a region map, in UnionCAM and in the Score-CAM beside it: for a
-# method of the table, which one of the records stands for it.
+# The paper does not say how UnionCAM's region map and Score-CAM weigh their channels. These are the possible choices:
+# method of the table -> method of the records that replaces it.
 REGION_MAPS = {
     "unlike region maps": {},  # Score-CAM softmax, UnionCAM probability
     "probability in both": {"score_cam": "score_cam:weights=score", "fusion_cam": "fusion_cam:region_weights=score"},
@@ -670,93 +693,96 @@ VERDICTS = {"best": "holds", "not distinguishable": "not distinguishable", "beat
 
 
 def substituted(records: pd.DataFrame, methods: dict[str, str]) -> pd.DataFrame:
-    """The records with other methods in the place, and under the name, of some.
+    """Return the records with the rows of some methods replaced by those of other methods, under the old names.
 
     Args:
-        methods: name -> the method whose rows come in its place, as one of the REGION_MAPS.
+        methods: name -> the method whose rows replace it, as in REGION_MAPS.
     """
     kept = records[~records["method"].isin(methods)]
     return kept.assign(method=kept["method"].replace({stand_in: name for name, stand_in in methods.items()}))
 
 
 def region_maps(records: pd.DataFrame, table: str) -> dict[str, dict[str, str]]:
-    """Those of the REGION_MAPS for which the records hold all methods of one of the paper's tables."""
-    methods = set.union(*(set(numbers) for numbers in published(table).values()))
+    """Return those of the REGION_MAPS for which the records hold all methods of one of the paper's tables."""
+    methods = set.union(*(set(theirs) for theirs in published(table).values()))
     has = set(records["method"])
     return {name: own for name, own in REGION_MAPS.items() if {own.get(method, method) for method in methods} <= has}
 
 
 def in_the_papers_layout(records: pd.DataFrame, table: str) -> pd.DataFrame:
-    """`beside_paper` of the records under each of the REGION_MAPS that they hold."""
-    quantities, found = published(table), {}
-    methods = set.union(*(set(numbers) for numbers in quantities.values()))
+    """Return `beside_paper` with rows for each of the REGION_MAPS that the records hold."""
+    quantities, means = published(table), {}
+    methods = set.union(*(set(theirs) for theirs in quantities.values()))
     for name, own in region_maps(records, table).items():
         read = substituted(records, own)
-        found[name] = summary(read[read["method"].isin(methods)], list(quantities))
-    return beside_paper(found, table)
+        means[name] = summary(read[read["method"].isin(methods)], list(quantities))
+    return beside_paper(means, table)
 
 
 def readings(records: pd.DataFrame, table: str) -> pd.DataFrame:
-    """The `ranking` of one of the paper's tables under each of the REGION_MAPS that the records hold.
+    """Return the `ranking` of one of the paper's tables for each of the REGION_MAPS that the records hold.
 
-    Rows are (quantity, region maps).
-
-    The last column is the verdict on the claim that UnionCAM is best, where the paper's table says so; "no claim"
-    where it does not.
+    Rows are (quantity, region maps). The last column is the verdict on the claim that UnionCAM is best. It is "no
+    claim" if UnionCAM is not the best method in the paper's table.
     """
     held = region_maps(records, table)
-    found = pd.concat({name: ranking(records, table, own) for name, own in held.items()}, names=["region maps"])
-    found = found.swaplevel().loc[[QUANTITIES[quantity].heading for quantity in published(table)]]
-    claimed = found.pop("UnionCAM best in paper")
-    verdict = found["UnionCAM in ours"].map(VERDICTS).where(claimed, "no claim")
-    return found.drop(columns="paper, best first").assign(**{"UnionCAM is best": verdict})
+    rankings = pd.concat({name: ranking(records, table, own) for name, own in held.items()}, names=["region maps"])
+    rankings = rankings.swaplevel().loc[[QUANTITIES[quantity].heading for quantity in published(table)]]
+    claimed = rankings.pop("UnionCAM best in paper")
+    verdict = rankings["UnionCAM in ours"].map(VERDICTS).where(claimed, "no claim")
+    return rankings.drop(columns="paper, best first").assign(**{"UnionCAM is best": verdict})
 
 
 def orders(
     records: pd.DataFrame, table: str
 ) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, dict[str, set[str]]]]:
-    """A table's methods as the paper, the LIBRARY, and our records under each of the REGION_MAPS that they hold.
+    """Return the means of a table's methods in the paper, in the LIBRARY and in our records, for `figures.ranks`.
+
+    Our records have a column for each of the REGION_MAPS that they hold.
 
     Returns:
-        What `figures.ranks` draws: quantity -> name of the column -> method -> percent, and, for ours, quantity -> name
-        of the column -> the methods that are not clearly different from UnionCAM.
+        quantity -> name of the column -> method -> percent; and, for our columns, quantity -> name of the column ->
+        the methods that are not clearly different from UnionCAM.
     """
-    found, alike, library = {}, {}, published(LIBRARY)
+    means, alike, library = {}, {}, published(LIBRARY)
     library["overall"] = {m: library["insertion"][m] - library["deletion"][m] for m in library["insertion"]}
     for quantity, theirs in published(table).items():
-        found[quantity], alike[quantity] = {"the paper\n(VGG16)": theirs}, {}
-        if quantity in library and table != "table 2":  # whose pictures are others
-            found[quantity]["the library\n(VGG19, N = 100)"] = {m: round(library[quantity][m], 2) for m in theirs}
+        means[quantity], alike[quantity] = {"the paper\n(VGG16)": theirs}, {}
+        if quantity in library and table != "table 2":  # table 2 uses other pictures than the library
+            means[quantity]["the library\n(VGG19, N = 100)"] = {m: round(library[quantity][m], 2) for m in theirs}
         for name, own in region_maps(records, table).items():
             read = substituted(records, own)
             column = f"ours, {name}\n(N = {read['image'].nunique():,})"
-            found[quantity][column] = values(read, quantity)[list(theirs)].mean().to_dict()
+            means[quantity][column] = values(read, quantity)[list(theirs)].mean().to_dict()
             pairs = paired(read, quantity, "union_cam", list(theirs))
             alike[quantity][column] = set(pairs["other"][~pairs["clear"]])
-    return found, alike
+    return means, alike
 
 
 def in_words(pairs: pd.DataFrame, quantity: str, method: str, title: Callable[[str], str] = find_title) -> list[str]:
-    """What `paired` found, a line for each row: "Average drop, UnionCAM − Score-CAM: … points, p < 0.001, clearly …".
+    """Return a line for each row of `paired`: "Average drop, UnionCAM − Score-CAM: … points, p < 0.001, clearly …".
 
     Args:
-        pairs: as `paired` gives them; p is corrected for all its rows.
-        quantity, method: what it was asked for.
-        title: of a method.
+        pairs: rows of `paired`; p is corrected for all of them.
+        quantity, method: the arguments with which `paired` was called.
+        title: function from a method's name to its title.
     """
     lines = []
     for row in pairs.itertuples():
-        numbers = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points".replace("-", "−")
+        points = f"{row.difference:+.2f} [{row.low:+.2f}, {row.high:+.2f}] points".replace("-", "−")
         verdict = ("clearly better" if row.better else "clearly worse") if row.clear else "not clearly different"
         names = f"{QUANTITIES[quantity].title}, {title(method)} − {title(row.other)}"
-        lines.append(f"{names}: {numbers}, p {p_text(row.p_holm)}, {verdict}")
+        lines.append(f"{names}: {points}, p {p_text(row.p_holm)}, {verdict}")
     return lines
 
 
 def by_answer(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The records of the pictures that the network names as their files are labelled, "right", and of the others.
+    """Separate the records by the network's answer: "right" if it is the label in the image's name, else "wrong".
 
-    For runs whose explained class is the network's first answer.
+    The explained class of the run must be the network's first answer.
+
+    Raises:
+        ValueError: the name of an image holds no label.
     """
     known = named_rightly(records)
     if missing := set(records["image"]) - set(known.index):
@@ -768,30 +794,30 @@ def by_answer(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def curve_differences(
     records: pd.DataFrame, kind: str, methods: Sequence[str], other: str = "grad_cam"
 ) -> dict[str, pd.DataFrame]:
-    """The mean insertion or deletion curve of each method minus that of another, on the same images.
+    """Return the mean insertion or deletion curve of each method minus that of one other method, on the same images.
 
     Args:
         kind: "insertion" or "deletion".
 
     Returns:
-        Method -> rows with `share` of the pixels, `difference`, and its bootstrap 95 % interval `low` to `high`, all in
-        percent or percentage points. The intervals hold for each step by itself.
+        Method -> rows with `share` of the pixels, in percent, and `difference` with its bootstrap 95 % interval `low`
+        to `high`, in percentage points. Each interval covers one step alone, not the whole curve.
     """
     table = records.pivot(index="image", columns="method", values=f"{kind}_curve")
     drawn = np.random.default_rng(0).multinomial(len(table), np.full(len(table), 1 / len(table)), RESAMPLES)
-    found = {}
+    differences = {}
     for method in methods:
         curves = 100 * (np.stack(list(table[method])) - np.stack(list(table[other]))).astype(float)
         low, high = np.percentile(drawn @ curves / len(table), [2.5, 97.5], axis=0)
         share = np.linspace(0, 100, curves.shape[1])
-        found[method] = pd.DataFrame({"share": share, "difference": curves.mean(0), "low": low, "high": high})
-    return found
+        differences[method] = pd.DataFrame({"share": share, "difference": curves.mean(0), "low": low, "high": high})
+    return differences
 
 
 def possible(percent: str, n: int) -> bool:
-    """Whether a percentage that is printed so can be a share k / n (the GRIM test of Brown and Heathers, 2017).
+    """Return whether a printed percentage can be a share k / n (the GRIM test of Brown and Heathers, 2017).
 
-    In exact arithmetic, and whichever way halves are rounded.
+    The arithmetic is exact, and a half may be rounded up or down.
     """
     shown = Fraction(percent)
     half = Fraction(1, 2 * 10 ** len(percent.partition(".")[2]))

@@ -1,4 +1,4 @@
-"""Trains shapes_vgg, in minutes on 2 cores. The command is python -m unioncam_lab train (make shapes)."""
+"""Training of shapes_vgg, which takes minutes on 2 cores. The command is python -m unioncam_lab train (make shapes)."""
 
 import json
 import time
@@ -20,11 +20,11 @@ from unioncam_lab.images import Scene, SceneKind
 from unioncam_lab.provenance import provenance
 from unioncam_lab.shapes import CLASSES, draw_scene
 
-TRAINING_SEEDS = 10**6  # the first one; a scene of a smaller seed is never trained on
+TRAINING_SEEDS = 10**6  # the first seed of a training scene; scenes with smaller seeds are never used for training
 
 
 def labelled(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) and the share of each class in them (N, C): each of two classes has one half."""
+    """Return images (N, 3, H, W) and the share of each class in them (N, C); each of two classes has one half."""
     shares = torch.zeros(len(scenes), len(CLASSES))
     for row, scene in zip(shares, scenes, strict=True):
         for thing in scene.objects:
@@ -33,10 +33,11 @@ def labelled(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
 
 
 def training_scenes(count: int) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, H, W) and the share of each class (N, C), among them images that look like masked ones.
+    """Return training images (N, 3, H, W) and the share of each class in them (N, C).
 
-    The scenes are of all kinds in turn. One of five has its objects painted over, and every class has the same share.
-    Another one of five has its background painted over in one colour, which is black every other time.
+    The three kinds of scenes alternate. Some scenes look like masked images. In one of five scenes the objects are
+    painted over, and all classes have the same share. In another one of five the background is painted over in one
+    colour, which is black in half of these scenes.
     """
     kinds = get_args(SceneKind)
     drawing = tqdm(range(count), "drawing", disable=progress_disabled())
@@ -51,7 +52,7 @@ def training_scenes(count: int) -> tuple[Tensor, Tensor]:
 
 
 def lit(images: Tensor) -> Tensor:
-    """Images (N, 3, H, W) multiplied by an uneven light between 0 and 1 that never makes an image wholly dark."""
+    """Multiply images (N, 3, H, W) by an uneven light between 0 and 1, which never makes a whole image dark."""
     light = torch.rand(len(images), 1, 4, 4)
     light = F.interpolate(light, images.shape[2:], mode="bilinear")
     least = torch.rand(len(images), 1, 1, 1).clamp(min=0.1)
@@ -59,10 +60,10 @@ def lit(images: Tensor) -> Tensor:
 
 
 def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) -> tuple[nn.Sequential, list[float]]:
-    """A network trained on `count` scenes, and its mean loss in each epoch.
+    """Train a network on `count` scenes. Return it and its mean loss in each epoch.
 
-    The optimizer is AdamW, with a learning rate that rises to 2e-3 and falls to 0. Each batch is rotated, flipped and
-    lit at random.
+    The optimizer is AdamW. The learning rate rises to 2e-3 and falls to 0. Each batch is randomly rotated, flipped and
+    lit.
     """
     torch.manual_seed(seed)
     images, shares = training_scenes(count)
@@ -97,32 +98,32 @@ def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) 
 
 
 def _logits(classifier: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Logits (N, C) of images (N, 3, H, W). A network is in evaluation mode for it, and afterwards as it was."""
+    """Return the logits (N, C) of images (N, 3, H, W), in evaluation mode. The network's own mode is then restored."""
     with evaluation(classifier) if isinstance(classifier, nn.Module) else nullcontext():
         return torch.cat([classifier(part) for part in images.split(64)])
 
 
 @torch.no_grad()
 def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[str, float]:
-    """Whether a classifier recognizes new scenes, and whether it looks at the object.
+    """Measure whether a classifier recognizes new scenes, and whether it uses the object.
 
     Args:
         classifier: images (N, 3, 96, 96), RGB in [0, 1] -> logits (N, 8).
         count: number of scenes for each percentage; no network has been trained on them.
 
     Returns:
-        The percentage of scenes of one class that the classifier names correctly: `right`, the scenes as they are;
-        `object painted over`, the same scenes without the object, otherwise unchanged; `background painted over`, the
-        object on the background of another scene; `background painted over, grey`, the object on plain grey.
-        `sure without the object`: the mean probability, in percent, of its answer when the object is painted over.
-        `both of two classes`: the percentage of scenes of two classes in which its two first answers are the two.
+        The percentage of scenes of one class that the classifier names correctly: `right`, for unchanged scenes;
+        `object painted over`, for the same scenes without the object; `background painted over`, for the object on the
+        background of another scene; `background painted over, grey`, for the object on plain grey. `sure without the
+        object` is the mean probability, in percent, of its first answer when the object is painted over. `both of two
+        classes` is the percentage of scenes of two classes whose classes are its two first answers.
     """
     kinds = [kind for kind in get_args(SceneKind) if kind != "two classes"]
     scenes = [draw_scene(kinds[i % 2], i) for i in range(count)]
     labels = torch.tensor([CLASSES.index(scene.objects[0].label) for scene in scenes])
     images, grounds = (torch.stack([getattr(scene, name) for scene in scenes]) for name in ("image", "ground"))
     masks = torch.stack([scene.truth(scene.objects[0].label) for scene in scenes])[:, None]
-    # The background is that of the scene two before, which is of the same kind.
+    # The other background comes from the scene two positions before, which is of the same kind.
     others = grounds.roll(2, 0)
     shown = {
         "right": images,
@@ -146,17 +147,22 @@ def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[s
 def train_and_save(
     out: Path = SHAPES_WEIGHTS.parent, count: int = 14000, epochs: int = 16, seed: int = 0
 ) -> dict[str, float]:
-    """Train the network and write its weights into a folder.
+    """Train the network and write its weights into a folder. Return the result of `examine`.
 
-    Beside them, training.json holds the settings, the losses, and what `examine` found. That is returned.
+    The file training.json in this folder holds the settings, the losses and the same result.
     """
     start = time.perf_counter()
     network, losses = train(count, epochs, seed=seed)
     seconds = time.perf_counter() - start
-    found = examine(lambda images: network((images - SHAPES_MEAN[0]) / SHAPES_STD[0]))
+    percent = examine(lambda images: network((images - SHAPES_MEAN[0]) / SHAPES_STD[0]))
     out.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), out / SHAPES_WEIGHTS.name)
     settings = {"count": count, "epochs": epochs, "seed": seed}
-    record = {"settings": settings, "seconds": round(seconds), "losses": losses, "percent of 1000 fresh scenes": found}
+    record = {
+        "settings": settings,
+        "seconds": round(seconds),
+        "losses": losses,
+        "percent of 1000 fresh scenes": percent,
+    }
     (out / "training.json").write_text(json.dumps(record | {"made": provenance()}, indent=1) + "\n")
-    return found
+    return percent

@@ -1,11 +1,11 @@
-"""Masked forward passes at the speed of the hardware: backends, batch sizes, memory.
+"""The engine, which computes forward passes without gradient fast: backends, batch sizes, memory.
 
-accelerate(model) gives a classifier an attribute `gradient_free`, an Engine: images -> logits, which unioncam_core uses
-for every pass that needs no gradient. The model itself, its layers and its gradients stay as they are.
+accelerate(model) gives a classifier the attribute `gradient_free`, an Engine: images -> logits. unioncam_core uses it
+for every pass that needs no gradient. The model, its layers and its gradients do not change.
 
-    Engine          images in, logits out, a chunk at a time: tuned, with progress, and smaller when memory runs out
-    backends.py     what computes a chunk: OpenVINO, torch.compile, or PyTorch as it is
-    accelerate      one line for one's own model; load_classifier has done it
+    Engine          images -> logits in chunks (batches); it measures the best chunk, and halves it if memory runs out
+    backends.py     the backends that compute a chunk: OpenVINO, torch.compile, or PyTorch in eager mode
+    accelerate      adds an Engine to a model; load_classifier has already called it
 """
 
 import logging
@@ -24,25 +24,25 @@ from unioncam_core import Evidence, Network, evaluation, min_max
 from unioncam_lab import progress_disabled
 from unioncam_lab.engine.backends import BACKENDS, Function, Precision, batch_of, openvino_graph
 
-log = logging.getLogger(__name__)  # its warnings are one line each on stderr
+log = logging.getLogger(__name__)  # each warning is one line on stderr
 
 BackendName = Literal["auto", "openvino", "compile", "eager"]
-# How far a backend's logits may be from those of the model in fp32, relative to the largest of them (at least 1).
+# Largest allowed difference of a backend's logits from the model's in fp32, relative to the largest logit (at least 1).
 TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1, "fp16": 1e-1}
-# Chunks to try, in this order, until larger ones cease to gain: on a CPU they then leave its cache.
+# Batch sizes to try, in this order, until they become slower. Large ones do not fit into the cache of a CPU.
 CPU_CHUNKS, GPU_CHUNKS = (2, 4, 8, 16), (8, 16, 32, 64, 128, 256, 512)
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A network ready for images of one size on one device.
+    """A backend for images of one size on one device.
 
     Attributes:
-        name: one of BACKENDS, or of one's own.
+        name: one of BACKENDS, or another name for a user's own backend.
         network: images (n, 3, H, W) -> logits (n, C), float32.
-        chunk: how many images at a time are fastest.
-        rate: images a second at that.
-        threads: how many threads of the processor compute.
+        chunk: the fastest batch size.
+        rate: images per second with this batch size.
+        threads: number of CPU threads.
     """
 
     name: str
@@ -53,10 +53,11 @@ class Backend:
 
 
 class Engine(Network):
-    """Images (N, 3, H, W) -> logits (N, C), as the model in evaluation mode gives them, without gradient.
+    """Images (N, 3, H, W) -> logits (N, C) of the model in evaluation mode, without gradient.
 
-    The backend is built and its chunk measured when images of a new size come first (about 2 seconds), or when the
-    model has changed since: other weights, another device. To edit a tensor through `.data` is not noticed.
+    For the first images of each size, the engine builds the backend and measures its chunk (about 2 seconds). It does
+    so again after the model has changed: other weights, another device. It does not notice a tensor that is changed in
+    place through `.data`.
 
     Args:
         model, backend, precision, chunk, progress, threads: as in `accelerate`.
@@ -85,7 +86,7 @@ class Engine(Network):
         self.model, self.precision = model, precision
         self.backend: str = backend
         self.chunk, self.progress, self.threads = chunk, progress, threads
-        self._ready: dict[tuple, Backend] = {}
+        self._ready: dict[tuple, Backend] = {}  # _key(images) -> backend
         self._masks: dict[tuple, Callable[[Tensor, Tensor], Tensor]] = {}
         self._built_from: tuple = ()
 
@@ -94,19 +95,20 @@ class Engine(Network):
 
     @torch.no_grad()
     def stream(self, make: Callable[[int, int], Tensor], count: int) -> Tensor:
-        """Logits (count, C) of `count` images, of which make(first, last) gives some. All of them never exist.
+        """Return the logits (count, C) of `count` images. make(first, last) makes a chunk of them when it is needed.
 
-        Beyond 2 seconds there is a progress bar. When a GPU's memory runs out, the chunk is halved, now and for later.
+        A progress bar is shown if more than 2 seconds are expected. If the memory of a GPU runs out, the chunk is
+        halved, and remains so for later calls.
         """
         if count < 1:
             raise ValueError(f"{count} images are to be scored; 1 or more are needed.")
         backend = self.backend_for(make(0, 1))
-        unseen = progress_disabled() if self.progress and count > 2 * backend.rate else True
+        hide = progress_disabled() if self.progress and count > 2 * backend.rate else True
         outputs, first = [], 0
         with (
             evaluation(self.model),
             _single_thread() if backend.name == "openvino" else nullcontext(),
-            tqdm(total=count, unit="image", leave=False, disable=unseen) as bar,
+            tqdm(total=count, unit="image", leave=False, disable=hide) as bar,
         ):
             while first < count:
                 last = min(first + backend.chunk, count)
@@ -123,9 +125,10 @@ class Engine(Network):
         return torch.cat(outputs)
 
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
-        """Logits (live, C) of the masked images of each image, all in one stream; None where no channel is live.
+        """Return for each image the logits (live, C) of its masked images; None if no channel is live.
 
-        Images share chunks, so that a GPU is never left waiting, and channels that make the same mask share one.
+        All masked images form one stream. A chunk can hold masked images of several images, so that a GPU does not
+        wait. Channels with the same mask are scored once.
         """
         sizes = {tuple(evidence.image.shape) for evidence in evidences}
         if len(sizes) > 1:
@@ -152,7 +155,10 @@ class Engine(Network):
         return [next(outputs) if evidence.live.any() else None for evidence in evidences]
 
     def _masking(self, evidence: Evidence) -> Callable[[Tensor], Tensor]:
-        """Channels -> the image masked by each: by OpenVINO too where it is in use, so that no core stands idle."""
+        """Return the function channels -> masked images. OpenVINO computes it too if it is the backend.
+
+        PyTorch has a single thread then, so that masking in PyTorch would leave cores without work.
+        """
         if self.backend_for(evidence.image[None]).name != "openvino" or isinstance(evidence.background, Tensor):
             return lambda channels: evidence.masked(evidence.masks(channels))
         key = evidence.activations.shape[1:], evidence.image.shape, evidence.protocol.map_scale
@@ -163,7 +169,7 @@ class Engine(Network):
         return lambda channels: self._masks[key](evidence.activations[channels], evidence.image)
 
     def backend_for(self, images: Tensor) -> Backend:
-        """The backend for images of this size. If there is none yet it is built, and its chunk measured."""
+        """Return the backend for images of this size. If it does not exist yet, build it and measure its chunk."""
         built_from = _fingerprint(self.model)
         if built_from != self._built_from:
             self._ready, self._built_from = {}, built_from
@@ -174,44 +180,45 @@ class Engine(Network):
         return self._ready[key]
 
     def use(self, images: Tensor, backend: Backend):
-        """Score images of this size with a backend of one's own, until the model changes."""
+        """Use the given backend for images of this size until the model changes."""
         self.backend_for(images)
         self._ready[_key(images)] = backend
 
     def _build(self, images: Tensor) -> Backend:
-        """The wanted backend if it can be built and agrees with the model in fp32, or else eager."""
+        """Return the requested backend if it passes all checks of `_checked`, otherwise eager."""
         on_cpu = images.device.type == "cpu"
         best = "openvino" if on_cpu and images.dtype == torch.float32 else "eager"
-        wanted = best if self.backend == "auto" else self.backend
-        if wanted != "eager":
+        requested = best if self.backend == "auto" else self.backend
+        if requested != "eager":
             try:
-                return self._checked(wanted, images)
+                return self._checked(requested, images)
             except Exception as error:
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                log.warning("The backend %s is not used: %s. Going on with eager.", wanted, reason)
+                log.warning("The backend %s is not used: %s. Going on with eager.", requested, reason)
         return self._checked("eager", images)
 
     def _checked(self, name: str, images: Tensor) -> Backend:
-        """A backend, its chunk measured.
+        """Build a backend, compare its logits with the model's, and measure its chunk.
 
         Raises:
-            ValueError: its logits are not those of the model in fp32, or it was not asked for and eager is faster.
-            Exception: whatever its builder raises.
+            ValueError: the logits differ from the model's in fp32 by more than TOLERANCE allows; or the backend is the
+                choice of "auto", and eager is faster.
+            Exception: any error of the builder.
         """
         sizes = (self.chunk,) if self.chunk else CPU_CHUNKS if images.device.type == "cpu" else GPU_CHUNKS
         noise = torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
         threads = self.threads or torch.get_num_threads()
         reference, _ = BACKENDS["eager"](self.model, noise, "fp32", sizes, threads)
         expected = reference(noise)
-        network, usable = BACKENDS[name](self.model, noise, self.precision, sizes, threads)
-        off = (network(batch_of(noise, usable[0])) - batch_of(expected, usable[0])).abs().max()
-        off = float(off / expected.abs().max().clamp(min=1))
-        if not off <= TOLERANCE[self.precision]:
-            raise ValueError(f"its logits are off by {off:.2g}, where {TOLERANCE[self.precision]} is allowed")
-        chunk, best = _fastest_chunk(network, noise, usable)
-        if name != "eager" and self.backend == "auto" and best < (eager := images_per_second(reference, noise)):
-            raise ValueError(f"it is slower: {best:.0f} images a second, where eager makes {eager:.0f}")
-        return Backend(name, network, chunk, best, threads)
+        network, supported = BACKENDS[name](self.model, noise, self.precision, sizes, threads)
+        difference = (network(batch_of(noise, supported[0])) - batch_of(expected, supported[0])).abs().max()
+        difference = float(difference / expected.abs().max().clamp(min=1))
+        if not difference <= TOLERANCE[self.precision]:
+            raise ValueError(f"its logits are off by {difference:.2g}, but only {TOLERANCE[self.precision]} is allowed")
+        chunk, rate = _fastest_chunk(network, noise, supported)
+        if name != "eager" and self.backend == "auto" and rate < (eager := images_per_second(reference, noise)):
+            raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {eager:.0f}")
+        return Backend(name, network, chunk, rate, threads)
 
     def _shrink(self, backend: Backend) -> Backend:
         smaller = replace(backend, chunk=backend.chunk // 2)
@@ -221,14 +228,15 @@ class Engine(Network):
         return smaller
 
     def __getstate__(self) -> dict:
-        """For copies and pickles of the model: they build their own."""
+        """Return the state for copies and pickles, without backends: a copy of the model builds its own."""
         return vars(self) | {"_ready": {}, "_masks": {}, "_built_from": ()}
 
 
 def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:
-    """The live channels that make different masks (n,), and for each live channel which of these is its own (live,).
+    """Return one live channel per distinct mask (n,), and for each live channel the position of its mask (live,).
 
-    Maps that differ by a factor alone are one mask when they are scaled: many have a single place that is not 0.
+    Maps that differ only by a factor give the same mask after scaling. This is frequent, because many maps have a
+    single position that is not 0.
     """
     live = evidence.live.nonzero().flatten()
     positions = torch.arange(len(live), device=live.device)
@@ -241,7 +249,7 @@ def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:
 
 
 class _Masking(nn.Module):
-    """What Evidence makes of feature maps (n, h, w) and an image (3, H, W): the masked images (n, 3, H, W)."""
+    """Module: feature maps (n, h, w) and an image (3, H, W) -> masked images (n, 3, H, W), as Evidence masks them."""
 
     def __init__(self, evidence: Evidence):
         super().__init__()
@@ -254,7 +262,7 @@ class _Masking(nn.Module):
 
 @contextmanager
 def _single_thread() -> Generator[None, None, None]:
-    """PyTorch on one thread: its idle ones wait actively, and take OpenVINO's cores away."""
+    """Set PyTorch to one thread, because its idle threads wait actively and take cores away from OpenVINO."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -264,7 +272,7 @@ def _single_thread() -> Generator[None, None, None]:
 
 
 def images_per_second(network: Function, images: Tensor, seconds: float = 0.04) -> float:
-    """Images a second: the best of several passes, after one that does not count."""
+    """Return images per second: the best of several passes, after a first pass that is not timed."""
     times = []
     network(images)
     while len(times) < 2 or sum(times) < seconds:
@@ -282,10 +290,11 @@ def _wait(device: torch.device):
 
 
 def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tuple[int, float]:
-    """The chunk with the best rate, and that rate; larger ones are tried while they do not lose.
+    """Return the batch size with the best rate, and this rate in images per second.
 
-    Of those within 2 % of the best, a CPU gets the largest, since each has its fixed cost, and a GPU the smallest,
-    since its memory is small.
+    Larger sizes are tried until a size is more than 10 % slower than the best one, or 2 seconds have passed. Of the
+    sizes within 2 % of the best rate, a CPU takes the largest, because each batch has a fixed cost. A GPU takes the
+    smallest, because its memory is small.
     """
     rates, start = {}, time.perf_counter()
     for size in sizes:
@@ -297,20 +306,22 @@ def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tu
             break
         if rates[size] < 0.9 * max(rates.values()) or time.perf_counter() - start > 2:
             break
-    near = [size for size in rates if rates[size] > 0.9 * max(rates.values())]
-    while len(near) > 1 and time.perf_counter() - start < 0.7:  # by turns, since a machine's speed drifts
-        rates |= {size: max(rates[size], images_per_second(network, batch_of(noise, size), 0.02)) for size in near}
+    candidates = [size for size in rates if rates[size] > 0.9 * max(rates.values())]
+    while len(candidates) > 1 and time.perf_counter() - start < 0.7:  # alternately, because a machine's speed drifts
+        for size in candidates:
+            rates[size] = max(rates[size], images_per_second(network, batch_of(noise, size), 0.02))
     good = [size for size in rates if rates[size] >= 0.98 * max(rates.values())]
     chunk = max(good) if noise.device.type == "cpu" else min(good)
     return chunk, rates[chunk]
 
 
 def _key(images: Tensor) -> tuple:
+    """Return the size, device and type of images, for which a backend is built."""
     return tuple(images.shape[1:]), images.device, images.dtype
 
 
 def _fingerprint(model: nn.Module) -> tuple:
-    """What changes when a model does: its modules, and where its tensors lie and how often they were written to."""
+    """Return a value that changes with the model: its modules, and the address and version of each of its tensors."""
     modules = tuple((id(module), type(module)) for module in model.modules())
     tensors = chain(model.parameters(), model.buffers())
     return modules, tuple((t.data_ptr(), t.device, 0 if t.is_inference() else t._version) for t in tensors)
@@ -328,27 +339,29 @@ def accelerate(
     progress: bool = True,
     threads: int | None = None,
 ) -> nn.Module:
-    """Let a classifier's passes without gradient run as fast as its machine can; the same model is returned.
+    """Make a classifier's passes without gradient fast, and return the same model.
 
     Example:
         >>> model = accelerate(resnet50(weights=ResNet50_Weights.DEFAULT))
         >>> maps = UnionCAM(model, [model.layer4])(input_tensor)
 
-    The model keeps its layers, its weights and its gradients: it gets an attribute `gradient_free`, which unioncam_core
-    asks for scores. A backend that cannot be built here, or whose logits are off, is replaced by eager, in one line.
+    The model keeps its layers, its weights and its gradients. It gets the attribute `gradient_free`, by which
+    unioncam_core computes scores. If the backend cannot be built here or its logits are wrong, eager is used instead,
+    and a warning of one line says so. If eager is faster, it also replaces the backend that `auto` chooses.
 
     Args:
         model: classifier, images (N, 3, H, W) -> logits (N, C).
-        backend: `auto`: OpenVINO for float32 on a CPU, otherwise eager. `openvino`; `compile`, which takes half a
-            minute to build and on a CPU needs a C++ compiler; `eager`.
-        precision: of the passes without gradient. `fp32`; `tf32` on an NVIDIA GPU; `bf16` or `fp16`. A backend that
-            would compute in another precision is not used; eager then is, which without such instructions is slow.
-        chunk: images at a time; measured where None.
-        progress: show a bar when scoring takes longer than 2 seconds.
-        threads: of OpenVINO; as many as PyTorch has where None.
+        backend: `auto`: OpenVINO for float32 on a CPU, otherwise eager. `openvino`. `compile`: it takes half a minute
+            to build and needs a C++ compiler on a CPU. `eager`.
+        precision: of the passes without gradient: `fp32`, `tf32` (on an NVIDIA GPU), `bf16` or `fp16`. If the backend
+            would compute in another precision, eager is used. Eager is slow on a processor without instructions for it.
+        chunk: batch size; measured if None.
+        progress: whether to show a bar if scoring is expected to take more than 2 seconds.
+        threads: number of OpenVINO's threads; as many as PyTorch has if None.
 
     Raises:
-        ValueError: no such backend or precision, or not on this device.
+        ValueError: the backend or precision does not exist or is not supported on this device, or chunk is not a
+            positive integer.
     """
     model.gradient_free = Engine(model, backend, precision, chunk, progress, threads)  # ty: ignore[invalid-assignment]
     return model

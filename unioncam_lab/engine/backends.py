@@ -1,8 +1,8 @@
-"""What computes a batch of images: OpenVINO, torch.compile, or PyTorch as it is.
+"""The backends, which compute a batch of images: OpenVINO, torch.compile, or PyTorch in eager mode.
 
 A builder takes (model, example images, precision, batch sizes to try, threads). It returns a function, images
-(n, 3, H, W) -> logits (n, C) in float32, with the batch sizes that it supports, or raises an error if it cannot deliver
-what was asked.
+(n, 3, H, W) -> logits (n, C) in float32, and the batch sizes that the function supports. It raises an error if it
+cannot support the model, the precision or the number of threads.
 """
 
 import sys
@@ -15,11 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-# OpenVINO reports every import of it over the network, by this package, where that can be imported.
+# OpenVINO uses this package, if it can be imported, to report each of its imports over the network.
 sys.modules.setdefault("openvino_telemetry", None)  # ty: ignore[no-matching-overload]
 
 Function = Callable[[Tensor], Tensor]
-Built = tuple[Function, Sequence[int]]  # and the batch sizes that it supports
+Built = tuple[Function, Sequence[int]]  # (network, batch sizes that it supports)
 Builder = Callable[[nn.Module, Tensor, str, Sequence[int], int], Built]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -27,12 +27,12 @@ OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
-    """PyTorch as it is, in channels_last; on a GPU with the convolutions that cuDNN measures to be fastest."""
+    """Build PyTorch's eager mode with channels_last. On a GPU, cuDNN measures which convolutions are fastest."""
     return _torch_network(_in_precision(model, precision), noise.device, precision), sizes
 
 
 def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
-    """torch.compile with weights frozen, on a GPU as a CUDA graph.
+    """Build with torch.compile, with frozen weights, and with a CUDA graph on a GPU.
 
     Compiling takes half a minute per batch size, so only one size is compiled; other batches run in eager mode.
     """
@@ -43,13 +43,13 @@ def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Seque
         "triton.cudagraphs": noise.device.type == "cuda",
     }
     compiled = torch.compile(model, dynamic=False, options=options)
-    fast, eager = (_torch_network(each, noise.device, precision) for each in (compiled, model))
-    # A CUDA graph writes each result where it wrote the last one.
+    fast, eager = (_torch_network(module, noise.device, precision) for module in (compiled, model))
+    # The results are cloned, because a CUDA graph writes each result over the last one.
     return lambda images: fast(images).clone() if len(images) == size else eager(images), (size,)
 
 
 def _openvino(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], threads: int) -> Built:
-    """OpenVINO on a CPU: convolutions, normalizations and activations fused, weights laid out for the processor."""
+    """Build with OpenVINO on a CPU. It fuses convolutions, normalizations and activations, and packs the weights."""
     if noise.device.type != "cpu" or noise.dtype != torch.float32:
         raise ValueError(f"it takes float32 images on a CPU, not {noise.dtype} on {noise.device}")
     run = openvino_graph(model, (noise,), [(-1, *noise.shape[1:])], precision, threads)
@@ -63,19 +63,22 @@ def openvino_graph(
     precision: Precision,
     threads: int,
 ) -> Callable[..., Tensor]:
-    """A module as OpenVINO runs it, for inputs of these shapes (-1: any). The next call overwrites what it returns.
+    """Return a module compiled by OpenVINO for inputs of these shapes (-1: any size).
 
-    OpenVINO takes precision and threads as hints. What it made of them is read back, and another result is an error.
+    Each call of the returned function overwrites the result of the last call.
+
+    Raises:
+        ValueError: OpenVINO, which takes precision and threads only as hints, uses other values.
     """
     import openvino
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    # Not openvino.convert_model, which reports each use of it over the network.
+    # The frontend is used instead of openvino.convert_model, which reports each use over the network.
     frontend = FrontEndManager().load_by_framework("pytorch")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch 2.14 deprecates tracing
-        # What tracing would check, _build checks: that the result agrees with the model.
+        # Tracing need not compare the result with the model, because Engine._checked does so.
         decoder = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
         graph = frontend.convert(frontend.load(decoder))
     graph.reshape(dict(zip(graph.inputs, map(list, shapes), strict=True)))
@@ -83,9 +86,9 @@ def openvino_graph(
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
     compiled = openvino.Core().compile_model(graph, "CPU", options)
     if (used := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != hint:
-        raise ValueError(f"on this processor it computes in {used} where {precision} is asked for")
+        raise ValueError(f"on this processor it computes in {used}, but {precision} is requested")
     if (used := compiled.get_property("INFERENCE_NUM_THREADS")) != threads:
-        raise ValueError(f"on this processor it computes on {used} threads where {threads} are asked for")
+        raise ValueError(f"on this processor it computes on {used} threads, but {threads} are requested")
     request = compiled.create_infer_request()
 
     def run(*inputs: Tensor) -> Tensor:
@@ -96,7 +99,7 @@ def openvino_graph(
 
 
 def _in_precision(model: nn.Module, precision: Precision) -> nn.Module:
-    """The model itself; for half precision a copy whose convolutions and matrix products hold such weights."""
+    """Return the model; for half precision, return a copy whose convolutions and linear layers have such weights."""
     if precision not in HALF:
         return model
     model = deepcopy(model).eval()
@@ -123,7 +126,7 @@ def _torch_network(module: Callable, device: torch.device, precision: Precision)
 
 @contextmanager
 def nvidia_settings(precision: Precision) -> Generator[None, None, None]:
-    """Multiplications in TF32 or not, and each convolution by the algorithm that is measured to be fastest."""
+    """Switch TF32 on or off, and let cuDNN use the convolution algorithm that it measures to be fastest."""
     backends = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # ty: ignore[missing-attribute]
     before = [backend.fp32_precision for backend in backends], torch.backends.cudnn.benchmark
     try:
@@ -138,6 +141,7 @@ def nvidia_settings(precision: Precision) -> Generator[None, None, None]:
 
 
 def batch_of(rows: Tensor, count: int) -> Tensor:
+    """Return a batch of `count` rows; the rows are repeated if there are fewer."""
     return rows[torch.arange(count) % len(rows)]
 
 

@@ -1,10 +1,10 @@
-"""Every figure of the project. Importing this package, and drawing with it, leaves Matplotlib's settings as they are.
+"""All figures of the project. Neither importing this package nor drawing with it changes Matplotlib's settings.
 
-- `style`: the colours, the look, and how a figure is saved and displayed.
+- `style`: the colours and the look of all figures, and the function that saves and displays a figure.
 - `maps`: images, saliency maps and overlays, in rows and grids.
-- `steps`: how UnionCAM, Fusion-CAM and other methods compute one map.
-- `results`: methods beside each other, by what was measured of them.
-- `trends`: what is measured along an axis: the share of pixels, theta, the shuffled layers, the number of channels.
+- `steps`: the steps by which UnionCAM, Fusion-CAM and other methods compute a map.
+- `results`: charts that compare methods by their measured values.
+- `trends`: curves of measured values against the share of pixels, theta, the shuffled layers or the channels.
 """
 
 from unioncam_lab.figures.maps import comparison, draw, explanation, filmstrip, gallery, overlay, row, strip

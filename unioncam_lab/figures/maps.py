@@ -16,7 +16,7 @@ from unioncam_lab.methods import find_title
 
 
 def pixels(image: Tensor) -> np.ndarray:
-    """Return an image (3, H, W) as an array (H, W, 3) in [0, 1], as Matplotlib takes it."""
+    """Return an image (3, H, W) as an array (H, W, 3) in [0, 1] for Matplotlib."""
     return image.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
 
 
@@ -40,7 +40,7 @@ def overlay(image: Tensor, cam: Tensor) -> np.ndarray:
 def draw(axes: Axes, array: np.ndarray | Tensor, title: str = "", colour: str = "black", **options) -> AxesImage:
     """Draw an image (3, H, W), a map (h, w) or an array into axes, with a title and a frame in one colour.
 
-    A colour other than black makes the frame thick. The axes have no ticks. Matplotlib's `imshow` takes the options.
+    A colour other than black makes the frame thick. The axes have no ticks. `options` go to Matplotlib's `imshow`.
     """
     if isinstance(array, Tensor):
         array = pixels(array) if array.ndim == 3 else array.detach().cpu().float().numpy()
@@ -67,13 +67,13 @@ def row(pictures: dict[str, np.ndarray | Tensor], width: float = 2.3, **options)
     figure, axes = plt.subplots(1, len(pictures), figsize=size, squeeze=False, layout="compressed")
     for one, (title, array) in zip(axes[0], pictures.items(), strict=True):
         draw(one, array, title, **options)
-        one.set_anchor("S")  # the room above is the title's
+        one.set_anchor("S")  # the space above is for the title
     return figure
 
 
 @styled()
 def explanation(image: Tensor, cam: Tensor, title: str, maps_title: str) -> Figure:
-    """Draw an image (3, H, W) beside its saliency map (H, W) in [0, 1], laid over it, with the scale of colours."""
+    """Draw an image (3, H, W), and beside it its saliency map (H, W) in [0, 1] laid over it, with the colour scale."""
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 4), width_ratios=[1, 1])
     draw(axes[0], image, title)
     draw(axes[1], overlay(image, cam), maps_title)
@@ -99,7 +99,7 @@ def strip(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str])
 
 @styled()
 def gallery(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str]) -> Figure:
-    """Draw a row for each photo: itself, then the denoised, region and united map with their betas.
+    """Draw a row for each photo: the photo, then the denoised, region and united map with their betas.
 
     A coloured frame marks the map that UnionCAM selected.
 
@@ -127,13 +127,13 @@ def comparison(
     captions: dict[str, dict[str, str]] | None = None,
     outlines: dict[str, Sequence[Tensor]] | None = None,
 ) -> Figure:
-    """Draw a row for each photo: itself with the network's answer, then its methods' maps, framed in their colours.
+    """Draw a row for each photo: the photo with the network's answer, then the map of each method in a coloured frame.
 
     Args:
         explained: photo -> (its evidence, method -> map (H, W) in [0, 1]).
         classes: the name of each class.
-        captions: photo -> method -> small print below its map.
-        outlines: photo -> masks (H, W) of objects, whose outlines each picture of the row gets.
+        captions: photo -> method -> caption below its map.
+        outlines: photo -> masks (H, W) of objects; their outlines are drawn on each picture of the row.
     """
     columns = 1 + max(len(maps) for _, maps in explained.values())
     width = min(13, 1.9 * columns)
@@ -153,7 +153,7 @@ def comparison(
 
 
 def _outline(axes: Axes, mask: Tensor):
-    """Draw a mask's outline, white on black, which can be seen on every ground."""
+    """Draw the outline of a mask, white on black, so that it is visible on any background."""
     for colour, width in (("black", 2.4), ("white", 1.0)):
         axes.contour(mask.cpu().float().numpy(), [0.5], colors=colour, linewidths=width)
 
@@ -163,7 +163,7 @@ def filmstrip(strips: dict[str, Sequence[tuple[str, Tensor]]], width: float = 1.
     """Draw rows of titled pictures, with the name of each row at its left.
 
     Args:
-        strips: name of the row -> (title, image (3, H, W)) of each of its pictures. All rows have as many pictures.
+        strips: name of the row -> (title, image (3, H, W)) for each picture. All rows have the same number of pictures.
         width: of each picture, in inches.
     """
     columns = max(len(pictures) for pictures in strips.values())

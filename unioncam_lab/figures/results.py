@@ -1,4 +1,4 @@
-"""Methods beside each other, by what was measured of them: means, differences, ranks, shares and times."""
+"""Charts that compare methods by their measured values: means, differences, ranks, shares and times."""
 
 from collections.abc import Sequence
 
@@ -34,9 +34,9 @@ def scoreboard(records: DataFrame) -> Figure:
         values = quantity.of(records)
         averages = values.groupby(records.method).mean()[methods]
         axes.barh(titles, averages, color=colours, height=0.65, alpha=0.75)
-        if metric != "increase":  # of one photo it is 0 or 100
-            places = [methods.index(method) for method in records.method]
-            axes.plot(values, places, ".", color="black", markersize=4)
+        if metric != "increase":  # each photo has 0 or 100
+            rows = [methods.index(method) for method in records.method]
+            axes.plot(values, rows, ".", color="black", markersize=4)
         axes.set_title(quantity.title)
         axes.set(xlabel=_percent(metric), xlim=(0, None))
     np.atleast_1d(panels)[0].invert_yaxis()
@@ -59,9 +59,9 @@ def beside_paper(
         found: `tables.summary` of our records.
         published: quantity -> method -> percent, as `tables.published` gives it.
         title: of the figure.
-        methods: those shown; by default those with a published number. A method without one has no diamond, and a
-            method with options has the number of the method without them.
-        others: name -> more numbers of the same form, drawn as crosses.
+        methods: the methods to show; by default those with a published number. A method without a published number has
+            no diamond. A method with options uses the number of the method without options.
+        others: name -> further numbers in the form of `published`, drawn as crosses.
     """
     methods = list(methods or dict.fromkeys(method for numbers in published.values() for method in numbers))
     size = 4.2 * len(published), 1.9 + 0.36 * len(methods)
@@ -96,26 +96,26 @@ def beside_paper(
 def differences(found: dict[str, DataFrame], title: str) -> Figure:
     """Draw differences of means with their intervals, in a panel for each entry. A clear difference has a filled dot.
 
-    A difference is clear if the column `clear` says so; without that column, if its interval leaves 0 out.
+    A difference is clear if the column `clear` says so. Without that column, it is clear if its interval excludes 0.
 
     Args:
         found: label of the axis -> rows with `other`, `difference`, `low` and `high`, as `tables.paired` gives them.
             A column `label` replaces the title of the other method beside each row.
         title: of the figure.
     """
-    rows = max(len(each) for each in found.values())
+    rows = max(len(pairs) for pairs in found.values())
     size = 4.2 * len(found), 1.75 + 0.34 * rows
     figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
-    tested = all("clear" in each for each in found.values())
-    for axes, (label, each) in zip(panels[0], found.items(), strict=True):
-        for place, row in enumerate(each.itertuples()):
+    tested = all("clear" in pairs for pairs in found.values())
+    for axes, (label, pairs) in zip(panels[0], found.items(), strict=True):
+        for y, row in enumerate(pairs.itertuples()):
             colour = method_colour(row.other)
             clear = row.clear if tested else row.low > 0 or row.high < 0
-            axes.plot([row.low, row.high], [place, place], color=colour, linewidth=3, alpha=0.5)
-            axes.plot(row.difference, place, "o", color=colour, mfc=colour if clear else "white", markersize=8)
+            axes.plot([row.low, row.high], [y, y], color=colour, linewidth=3, alpha=0.5)
+            axes.plot(row.difference, y, "o", color=colour, mfc=colour if clear else "white", markersize=8)
         axes.axvline(0, color=COLOURS["neutral"], linewidth=0.8)
         axes.set(xlabel=label)
-        axes.set_yticks(range(len(each)), each["label"] if "label" in each else each["other"].map(find_title))
+        axes.set_yticks(range(len(pairs)), pairs["label"] if "label" in pairs else pairs["other"].map(find_title))
         axes.grid(axis="x", alpha=0.4)
         axes.set_ylim(rows - 0.4, -0.6)
     rule = f"clear: Holm-corrected p < {tables.LEVEL:g}" if tested else "95 % interval without 0"
@@ -139,24 +139,24 @@ def ranks(
     Args:
         found: quantity -> name of the table -> method -> percent.
         title: of the figure.
-        alike: quantity -> name of a table of ours -> the methods that are not clearly different from UnionCAM there.
-            Their marks are hollow. A table that is not named here is a published one: its marks are squares, because
-            its differences cannot be tested.
+        alike: quantity -> name of one of our tables -> the methods that are not clearly different from UnionCAM in it.
+            Their marks are hollow. All other tables are published ones: their marks are squares, because their
+            differences cannot be tested.
     """
     alike = alike or {}
-    columns = max(len(each) for each in found.values())
+    columns = max(len(named) for named in found.values())
     figure, panels = plt.subplots(len(found), 1, figsize=(1.75 * columns + 1.9, 2.75 * len(found) + 1), squeeze=False)
     for axes, (quantity, named) in zip(panels[:, 0], found.items(), strict=True):
         ascending, tested = QUANTITIES[quantity].better == "lower", alike.get(quantity, {})
         methods = list(next(iter(named.values())))
-        orders = [pd.Series(each)[methods].rank(ascending=ascending, method="first") for each in named.values()]
+        orders = [pd.Series(table)[methods].rank(ascending=ascending, method="first") for table in named.values()]
         for method in methods:
-            colour, y = method_colour(method), [places[method] for places in orders]
+            colour, y = method_colour(method), [order[method] for order in orders]
             axes.plot(range(len(y)), y, color=colour, linewidth=3 if method == "union_cam" else 1.5, alpha=0.6)
-            for x, (name, each) in enumerate(named.items()):
+            for x, (name, table) in enumerate(named.items()):
                 look = {"mfc": "white" if method in tested.get(name, ()) else colour, "mew": 2}
                 axes.plot(x, y[x], "o" if name in tested else "s", color=colour, markersize=11, **look)
-                text = f"{each[method]:.1f}" if name in tested else f"{each[method]:g}"
+                text = f"{table[method]:.1f}" if name in tested else f"{table[method]:g}"
                 axes.text(x + 0.1, y[x] - 0.28, text, fontsize=9, va="center", path_effects=[HALO])
             for x, side, edge in ((0, "right", -0.13), (len(y) - 1, "left", len(y) - 0.62)):
                 axes.text(edge, y[x], find_title(method), ha=side, va="center", color=colour, weight="bold", fontsize=9)
@@ -174,11 +174,12 @@ def ranks(
 
 @styled()
 def against_diagonal(found: dict[str, tuple[DataFrame, str, str]], title: str) -> Figure:
-    """Plot the probability that one method's map leaves against another's, picture by picture: a panel for each pair.
+    """Plot the masked probability of one method against that of another: a dot per picture, a panel for each pair.
 
     Args:
         found: title of the panel -> (records with `image`, `method` and `masked_probability` in [0, 1], method on the
-            y axis, method on the x axis). Pictures below the diagonal by more than 0.001 are counted as below.
+            y axis, method on the x axis). A picture counts as below the diagonal if it is more than 0.001 percentage
+            points below it.
         title: of the figure.
     """
     figure, panels = plt.subplots(
@@ -208,8 +209,8 @@ def means(found: DataFrame, title: str, firsts: DataFrame | None = None) -> Figu
     Args:
         found: as `tables.summary` gives it.
         title: of the figure.
-        firsts: as `tables.firsts` gives it for these quantities. The title of a panel then says whether a method is
-            clearly first.
+        firsts: as `tables.firsts` returns it for these quantities. If it is given, the title of a panel says whether a
+            method is clearly first.
     """
     quantities, methods = (list(dict.fromkeys(found[name])) for name in ("quantity", "method"))
     methods = sorted(methods, key=lambda method: method in CONTROLS)
@@ -239,10 +240,10 @@ def means(found: DataFrame, title: str, firsts: DataFrame | None = None) -> Figu
 
 @styled()
 def scorecard(card: DataFrame, title: str) -> Figure:
-    """Draw a table of methods x criteria, in groups: better means are darker, and those among the best are bold.
+    """Draw a table of methods × criteria, in groups. Better means are darker, and those among the best are bold.
 
-    The heading of a column says which direction is better, and N. Columns in seconds are blue, the others green.
-    Controls stand apart. A dot means that nothing was measured. A method without any measurement is left out.
+    The heading of a column shows which direction is better, and N. Columns in seconds are blue, the others green. There
+    is a gap above the controls. A dot shows that nothing was measured. A method without any measurement is not shown.
 
     Args:
         card: as `tables.scorecard` gives it.
@@ -285,7 +286,7 @@ def scorecard(card: DataFrame, title: str) -> Figure:
 
 @styled()
 def options(found: dict[str, DataFrame], published: dict[str, dict[str, float]], title: str) -> Figure:
-    """Draw the mean of each method under each option of the protocol, below the published means: a panel per quantity.
+    """Draw the means of methods under each option of the protocol, below the published means: a panel per quantity.
 
     Args:
         found: quantity -> means as `tables.option_orders` gives them: a row for each option, a column for each method.
@@ -320,7 +321,7 @@ def options(found: dict[str, DataFrame], published: dict[str, dict[str, float]],
 
 @styled()
 def masses(shares: DataFrame, title: str) -> Figure:
-    """Draw where the mass of maps lies: a bar of the shares on the right object, the other object and the background.
+    """Draw a bar for each map: the shares of its mass on the right object, the other object and the background.
 
     Args:
         shares: a row for each bar, with its label as the index, and the columns `colour` (a name in COLOURS, or any
@@ -352,9 +353,9 @@ def masses(shares: DataFrame, title: str) -> Figure:
 
 @styled()
 def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str) -> Figure:
-    """Draw the value of each picture as a dot, and their mean with its bootstrap 95 % interval: a line per method.
+    """Draw the value of each picture as a dot, and the mean with its bootstrap 95 % interval: a row per method.
 
-    Thin grey lines join the dots of one picture, and so show in which pictures the methods differ.
+    Thin grey lines join the dots of one picture and show in which pictures the methods differ.
 
     Args:
         values: label -> (name of a colour, a value for each picture).
@@ -362,12 +363,12 @@ def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str
         title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(8.5, 1.2 + 0.55 * len(values)))
-    axes.plot([found for _, found in values.values()], range(len(values)), color="#cccccc", linewidth=0.7, zorder=0)
-    for place, (colour, found) in enumerate(values.values()):
-        found = np.asarray(found, dtype=float)
-        axes.plot(found, np.full(len(found), place), ".", color=COLOURS[colour], alpha=0.45, markersize=9)
-        axes.plot(interval(found), [place, place], color=COLOURS[colour], linewidth=3)
-        axes.plot(found.mean(), place, "D", color=COLOURS[colour], mec="black", markersize=7)
+    axes.plot([sample for _, sample in values.values()], range(len(values)), color="#cccccc", linewidth=0.7, zorder=0)
+    for y, (colour, sample) in enumerate(values.values()):
+        sample = np.asarray(sample, dtype=float)
+        axes.plot(sample, np.full(len(sample), y), ".", color=COLOURS[colour], alpha=0.45, markersize=9)
+        axes.plot(interval(sample), [y, y], color=COLOURS[colour], linewidth=3)
+        axes.plot(sample.mean(), y, "D", color=COLOURS[colour], mec="black", markersize=7)
     axes.set_yticks(range(len(values)), list(values))
     axes.margins(y=0.15)
     axes.invert_yaxis()
@@ -379,7 +380,7 @@ def spread(values: dict[str, tuple[str, Sequence[float]]], axis: str, title: str
 
 @styled()
 def cost(costs: DataFrame) -> Figure:
-    """Draw the seconds of each method as bars. The title says how many times as long Score-CAM of a library takes.
+    """Draw the seconds of each method as bars. The title says how many times as long a library's Score-CAM takes.
 
     A hatched bar is a method that the project's engine does not run.
 
@@ -411,5 +412,5 @@ def _dots(axes: Axes, rows: DataFrame):
 
 
 def _percent(quantity: str) -> str:
-    """Return the label of an axis: its unit, and on which side the better methods are."""
+    """Return the label of an axis: its unit, and the side of the better methods."""
     return "%, ← better" if QUANTITIES[quantity].better == "lower" else "%, better →"

@@ -1,4 +1,4 @@
-"""How a method computes its map: the papers' diagrams, drawn from the steps of a live explanation."""
+"""Diagrams of how a method computes its map, drawn from the steps of an explanation."""
 
 from collections.abc import Sequence
 
@@ -111,7 +111,7 @@ def channel_weights(gradient: Tensor, weights: dict[str, tuple[str, Tensor]], ti
 
     Args:
         gradient: (K,), in logits per unit of activation.
-        weights: label -> (method, weights (K,)). The dots of a method that comes a second time are rings.
+        weights: label -> (method, weights (K,)). If a method occurs a second time, its dots are rings.
         title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4))
@@ -133,8 +133,8 @@ def weight_shares(weights: dict[str, tuple[str, Tensor]], title: str) -> Figure:
     """Plot how much of all weight the heaviest channels carry, in percent.
 
     Args:
-        weights: label -> (name of a colour, weights (K,), none of them negative). The line of a colour that comes a
-            second time is dashed.
+        weights: label -> (name of a colour, weights (K,), not negative). If a colour occurs a second time, its line is
+            dashed.
         title: of the figure.
     """
     figure, axes = plt.subplots(figsize=(8, 4.4))
@@ -152,9 +152,9 @@ def weight_shares(weights: dict[str, tuple[str, Tensor]], title: str) -> Figure:
 
 @styled()
 def fusion_rule() -> Figure:
-    """Draw Fusion-CAM's rule for a pixel: its result for all pairs of values, and how much it adds to their mean.
+    """Draw Fusion-CAM's rule for a pixel: the result for all pairs of values, and how much it adds to their mean.
 
-    The larger value and the mean are drawn beside it, because the result always lies between these two.
+    The larger value and the mean are also drawn, because the result always lies between these two.
     """
     axis = torch.linspace(0, 1, 201)
     second, first = torch.meshgrid(axis, axis, indexing="ij")
@@ -227,9 +227,9 @@ def fusion_steps(evidence: Evidence, steps: FusionSteps) -> Figure:
 def two_choices(
     found: dict[str, tuple[Evidence, UnionSteps, FusionSteps]], classes: list[str], drops: dict[str, Sequence[float]]
 ) -> Figure:
-    """Draw a column for each photo: itself, UnionCAM's map, Fusion-CAM's map, and the second map minus the first.
+    """Draw a column for each photo: the photo, UnionCAM's map, Fusion-CAM's map, and the second map minus the first.
 
-    The frame of UnionCAM's map has the colour of the map that was selected.
+    The frame of UnionCAM's map has the colour of the selected map.
 
     Args:
         found: photo -> (its evidence, the steps of UnionCAM, the steps of Fusion-CAM).

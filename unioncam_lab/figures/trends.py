@@ -1,4 +1,4 @@
-"""What is measured along an axis: the share of pixels, theta, the shuffled layers, the number of channels."""
+"""Curves of measured values against the share of pixels, theta, the shuffled layers or the number of channels."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ def curves(
     The title of a panel names the methods with the best area, rounded to a tenth of a percent.
 
     Args:
-        insertion: method, as in methods.METHODS -> the class probability in [0, 1] at each step of the curve.
+        insertion: method name -> the class probability in [0, 1] at each step of the curve.
         deletion: the same for the deletion curves.
         image: (3, H, W), the explained image, drawn at the left.
         title: of the image.
@@ -50,7 +50,7 @@ def curves(
     if image is not None:
         draw(axes["image"], image, title)
     top = 1.05 * max(max(curve) for curve in (*insertion.values(), *deletion.values()))
-    drawn = (  # the legend has room in the first corner, above low curves, or in the second, below high ones
+    drawn = (  # the legend is in the first corner, above low curves, or in the second corner, below high curves
         ("insertion", insertion, "put into the blurred image", max, "largest", ("upper left", "lower right")),
         ("deletion", deletion, "deleted from the image", min, "smallest", ("upper right", "lower left")),
     )
@@ -83,7 +83,7 @@ def curve_differences(found: dict[str, dict[str, DataFrame]], other: str, title:
 
     Args:
         found: "insertion" or "deletion" -> method -> rows as `tables.curve_differences` gives them.
-        other: the method that was subtracted.
+        other: the method whose curves are subtracted.
         title: of the figure.
     """
     methods = list(dict.fromkeys(method for lines in found.values() for method in lines))
@@ -118,17 +118,17 @@ def randomization(
     Args:
         left: network -> (shares of its layers in percent, rows as `tables.forgotten` gives them).
         title: of the figure.
-        chance: for each network how similar unrelated maps are, in percent. A dashed line shows it.
+        chance: for each network, the similarity of unrelated maps in percent, drawn as a dashed line.
     """
     figure, panels = plt.subplots(1, len(left), figsize=(4.9 * len(left), 4.2), sharey=True, squeeze=False)
     for i, (axes, (network, (shares, found))) in enumerate(zip(panels[0], left.items(), strict=True)):
         methods = list(dict.fromkeys(found["method"]))
         for k, method in enumerate(methods):
             rows = found[found["method"] == method].sort_values("stage")
-            place = rows["stage"].to_numpy() + 0.09 * (k - (len(methods) - 1) / 2)  # side by side, not over each other
+            x = rows["stage"].to_numpy() + 0.09 * (k - (len(methods) - 1) / 2)  # side by side, not over each other
             look = {"color": method_colour(method), "linestyle": "--" if ":" in method else "-"}
-            axes.plot([0, *place], [100, *rows["mean"]], marker="o", markersize=5, linewidth=1.2, alpha=0.85, **look)
-            axes.vlines(place, rows["low"], rows["high"], color=look["color"], linewidth=3, alpha=0.4)
+            axes.plot([0, *x], [100, *rows["mean"]], marker="o", markersize=5, linewidth=1.2, alpha=0.85, **look)
+            axes.vlines(x, rows["low"], rows["high"], color=look["color"], linewidth=3, alpha=0.4)
         if i < len(chance):
             axes.axhline(chance[i], color=COLOURS["neutral"], linewidth=1, linestyle="--")
         axes.set_xticks(range(len(shares) + 1), ["0", *(f"{share:.0f}" for share in shares)])
@@ -153,11 +153,11 @@ def randomization(
 def sweep(found: DataFrame, title: str = "", published: dict[str, dict[float, float]] | None = None) -> Figure:
     """Draw Fig. 8 of the UnionCAM paper: each quantity against theta, a line for each reading of Eq. 1 with its band.
 
-    A reading with fewer thetas than another has markers only, because nothing was measured between them.
+    A reading with fewer thetas than another one has markers without a line, because nothing was measured between them.
 
     Args:
-        found: rows with `reading`, `theta`, `quantity`, `mean`, `low` and `high`, the last three in percent; and
-            `network`, if there are several.
+        found: rows with `reading`, `theta`, `quantity`, and `mean`, `low` and `high` in percent; also with `network`
+            if there are several networks.
         title: of the figure.
         published: quantity -> theta -> percent, drawn as diamonds.
     """
@@ -184,7 +184,7 @@ def paired_sweep(
     Args:
         found: `tables.theta_effects` of "drop minus increase", with `network`. Where `clear`, a marker is filled.
         title: of the figure.
-        theta: the one that is subtracted.
+        theta: the theta whose values are subtracted.
         published: theta -> the paper's difference in percentage points, drawn as a diamond in each panel.
     """
     groups = found.groupby("network", sort=False)
@@ -192,8 +192,8 @@ def paired_sweep(
     figure, panels = plt.subplots(1, len(groups), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, (network, group) in zip(panels[0], groups, strict=True):
         _readings(axes, group, "difference")
-        for place, number in (published or {}).items():
-            axes.plot(place, number, "D", color="white", mec="black", mew=1.2, markersize=7, zorder=4)
+        for x, number in (published or {}).items():
+            axes.plot(x, number, "D", color="white", mec="black", mew=1.2, markersize=7, zorder=4)
         axes.axhline(0, color=COLOURS["neutral"], linewidth=0.8, zorder=0)
         axes.set_title(f"{network}\nN = {group['n'].max():,}")
     panels[0, 0].set_ylabel(f"drop − increase: θ minus θ = {theta:g},\npercentage points\n← better        worse →")
@@ -204,7 +204,7 @@ def paired_sweep(
 
 @styled()
 def growth(measured: dict[str, tuple[str, list[tuple[float, float]]]]) -> Figure:
-    """Plot seconds against what grows, in a panel for each entry.
+    """Plot seconds against a number that grows, in a panel for each entry.
 
     Args:
         measured: title of the panel -> (label of the axis, points (x, seconds)).
@@ -226,7 +226,7 @@ def _readings(axes: Axes, rows: DataFrame, value: str):
         colour, line, marker, _ = READINGS[reading]
         x, y, low, high = (own[name].to_numpy() for name in ("theta", value, "low", "high"))
         if counts[reading] < counts.max():
-            line, x = "none", x + {"channel": -1.5, "positive": 1.5}.get(reading, 0)  # equal ones stand side by side
+            line, x = "none", x + {"channel": -1.5, "positive": 1.5}.get(reading, 0)  # equal values are side by side
             axes.vlines(x, low, high, color=colour, linewidth=2, alpha=0.35)
         else:
             axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
@@ -239,7 +239,7 @@ def _readings(axes: Axes, rows: DataFrame, value: str):
 
 
 def _reading_legend(figure: Figure, rows: DataFrame, published: dict | None, notes: Sequence[str] = ()):
-    """Say below the panels what θ is a percentile of, and what the other marks are."""
+    """Draw the legend of the readings of θ and of the other marks, below the panels."""
     colours, lines, markers, labels = map(list, zip(*(READINGS[r] for r in rows["reading"].unique()), strict=True))
     handles = [
         mpl.lines.Line2D([], [], color=colour, linestyle=line, marker=marker)
