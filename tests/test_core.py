@@ -304,12 +304,13 @@ def test_with_unlike_weights_score_cam_leaves_more_of_the_class_for_some_images_
     assert max(gained) > 1e-6
 
 
+@pytest.mark.parametrize("method", [union_cam, fusion_cam])
 @pytest.mark.parametrize("device", DEVICES)
-def test_float32_is_double_precision_rounded(images, device):
+def test_float32_is_double_precision_rounded(images, device, method):
     double, single = TinyCNN(3), TinyCNN(3).float().to(device)
     for exact, rounded in zip(explain(double, images), explain(single, images.float()), strict=True):
         assert rounded.activations.device.type == device
-        torch.testing.assert_close(union_cam(rounded).cam.cpu().double(), union_cam(exact).cam, atol=1e-4, rtol=0)
+        torch.testing.assert_close(method(rounded).cam.cpu().double(), method(exact).cam, atol=1e-4, rtol=0)
 
 
 def test_a_batch_is_its_images_and_their_classes(tiny, images):
@@ -489,23 +490,26 @@ def test_zero_gradient(tiny, images):
     torch.testing.assert_close(steps.united, steps.region if steps.beta_region > 0 else min_max(-steps.region))
 
 
+@pytest.mark.parametrize("method", [union_cam, fusion_cam])
 @pytest.mark.parametrize("theta", [0, 10, 100])
-def test_black_image(tiny, theta):
+def test_black_image(tiny, theta, method):
     evidence, *_ = explain(tiny, torch.zeros(1, 3, 12, 12, dtype=torch.float64))
-    steps = union_cam(evidence, theta)
+    steps = method(evidence, theta)
     assert all_finite(steps)
-    assert steps.beta_denoising == steps.beta_region == steps.beta_united == 0
-    assert steps.selected == "region"
+    assert (steps.beta_denoising, steps.beta_region, steps.beta_united) == (0, 0, 0)
+    if method is union_cam:
+        assert steps.selected == "region"
+    else:
+        assert (steps.shares, steps.second_shares) == ((0, 1), (0, 1))
 
 
-def test_feature_map_of_one_pixel():
-    model = TinyCNN(side=3, stride=3)
-    evidence, *_ = explain(model, torch.rand(1, 3, 3, 3, dtype=torch.float64))
+@pytest.mark.parametrize("method", [union_cam, fusion_cam])
+def test_feature_map_of_one_pixel(method):
+    evidence, *_ = explain(TinyCNN(side=3, stride=3), torch.rand(1, 3, 3, 3, dtype=torch.float64))
     assert evidence.activations.shape[1:] == (1, 1)
-    steps = union_cam(evidence)
+    steps = method(evidence)
     assert all_finite(steps)
     assert steps.cam.count_nonzero() == 0
-    assert steps.selected == "region"
 
 
 class Awkward(nn.Module):
@@ -651,10 +655,12 @@ def test_bad_input_gets_one_sentence(model, images, options, error, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("method", [denoised_cam, union_cam, fusion_cam])
 @pytest.mark.parametrize("theta", [-1, 100.5, float("nan")])
-def test_theta_is_a_percentile(theta):
+def test_theta_is_a_percentile(tiny, images, theta, method):
+    evidence, *_ = explain(tiny, images)
     with pytest.raises(ValueError, match=f"theta is {theta}; a percentile lies between 0 and 100"):
-        denoise(torch.rand(2, 3, 3), theta)
+        method(evidence, theta)
 
 
 def test_a_map_has_the_images_size(tiny, images):

@@ -333,22 +333,6 @@ def test_a_gradient_without_positive_mean_leaves_the_region_map(tiny, images):
     assert all_finite(steps)
 
 
-@pytest.mark.parametrize("theta", [0, 10, 100])
-def test_black_image(tiny, theta):
-    evidence, *_ = explain(tiny, torch.zeros(1, 3, 12, 12, dtype=torch.float64))
-    steps = fusion_cam(evidence, theta)
-    assert all_finite(steps)
-    assert (steps.beta_denoising, steps.beta_region, steps.beta_united) == (0, 0, 0)
-    assert (steps.shares, steps.second_shares) == ((0, 1), (0, 1))
-
-
-def test_feature_map_of_one_pixel():
-    evidence, *_ = explain(TinyCNN(side=3, stride=3), torch.rand(1, 3, 3, 3, dtype=torch.float64))
-    steps = fusion_cam(evidence)
-    assert all_finite(steps)
-    assert steps.cam.count_nonzero() == 0
-
-
 @settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -393,12 +377,6 @@ def test_the_union_resembles_the_region_map_at_least_as_much_as_the_denoised_map
     assert correlations[1, 2] >= correlations[0, 2] - 1e-9
 
 
-def test_float32_is_double_precision_rounded(images):
-    double, single = TinyCNN(3), TinyCNN(3).float()
-    for exact, rounded in zip(explain(double, images), explain(single, images.float()), strict=True):
-        torch.testing.assert_close(fusion_cam(rounded).cam.double(), fusion_cam(exact).cam, atol=1e-4, rtol=0)
-
-
 def test_with_score_weights_the_region_map_is_union_cams(tiny, images):
     for evidence in explain(tiny, images):
         assert torch.equal(fusion_cam(evidence, region_weights="score").region, union_cam(evidence).region)
@@ -432,13 +410,6 @@ def test_softmax_weights_need_logits(tiny, images):
     (reference,) = explain(tiny, images[:1], targets=[2])
     expected = fusion_cam(reference, region_weights="score").cam
     torch.testing.assert_close(fusion_cam(evidence, region_weights="score").cam, expected)
-
-
-@pytest.mark.parametrize("theta", [-1, 100.5, float("nan")])
-def test_theta_is_a_percentile(tiny, images, theta):
-    evidence, *_ = explain(tiny, images)
-    with pytest.raises(ValueError, match=f"theta is {theta}; a percentile lies between 0 and 100"):
-        fusion_cam(evidence, theta)
 
 
 def test_both_methods_share_one_masked_pass(tiny, images):
