@@ -38,6 +38,7 @@ def outputs(folder, name):
     return "".join(output.get("text", "") for cell in cells for output in cell.get("outputs", []))
 
 
+@pytest.mark.notebook
 def test_notebooks_are_executed_with_their_parameters(executed):
     folder, runs = executed
     assert runs["a"].error is None
@@ -45,6 +46,7 @@ def test_notebooks_are_executed_with_their_parameters(executed):
     assert (runs["a"].title, runs["a"].lead) == ("A title", "Its *lead* in two lines.")
 
 
+@pytest.mark.notebook
 def test_a_failing_notebook_names_its_cell_and_keeps_what_it_computed(executed):
     folder, runs = executed
     assert runs["b"].error == "stopped in cell 3: ZeroDivisionError: division by zero"
@@ -55,18 +57,21 @@ def test_a_failing_notebook_names_its_cell_and_keeps_what_it_computed(executed):
     assert "its kernel died" in index
 
 
+@pytest.mark.notebook
 def test_pictures_are_saved(executed):
     folder, _ = executed
     assert {path.name for path in (folder / "figures").iterdir()} == {"noise.png", "noise.svg"}
     assert (folder / "out" / "a.jpg").exists()
 
 
+@pytest.mark.notebook
 def test_pages_ask_nothing_of_the_network(executed):
     folder, _ = executed
     for page in (folder / "out").glob("*.html"):
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//[^"]*"', page.read_text())
 
 
+@pytest.mark.notebook
 def test_the_index_lists_what_earlier_runs_made(executed, tmp_path):
     folder, _ = executed
     headless.execute([folder / "a.ipynb"], tmp_path, tmp_path / "figures")
@@ -84,7 +89,9 @@ def render(page):
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+@pytest.mark.notebook
 def test_a_browser_shows_equations_pictures_and_links(executed):
     folder, _ = executed
     page = render(folder / "out" / "a.html")
@@ -96,6 +103,7 @@ def test_a_browser_shows_equations_pictures_and_links(executed):
     assert 'href="index.html"' in page
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
 @pytest.mark.parametrize("path", sorted(headless.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_browser_typesets_every_equation_of_the_notebooks(path, tmp_path):

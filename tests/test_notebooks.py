@@ -89,6 +89,7 @@ def test_every_notebook_is_tried_at_small_parameters():
     assert set(SMALL) == {path.stem for path in NOTEBOOKS}
 
 
+@pytest.mark.notebook
 def test_it_runs_at_other_parameters(path, tmp_path):
     (run,) = headless.execute([path], tmp_path, tmp_path / "figures", SMALL[path.stem])
     assert run.error is None
