@@ -42,8 +42,8 @@ def fusion_cam(evidence: Evidence, theta: float = 10, region_weights: RegionWeig
 
     A negative beta counts as 0; if both do, the region map has all of the weight.
 
-    >>> from unioncam_core import Network, Scorer
-    >>> score = Scorer(Network(lambda images: images.mean((1, 2, 3))[:, None] * torch.tensor([1.0, 0])), target=0)
+    >>> from unioncam_core import Scorer
+    >>> score = Scorer(lambda images: images.mean((1, 2, 3))[:, None] * torch.tensor([1.0, 0]), target=0)
     >>> A = torch.tensor([[[0.0, 1], [2, 3]], [[3, 0], [0, 0]]])
     >>> toy = Evidence(torch.ones(3, 2, 2), 0, A, gradients=A - 1, probability=1.0, black_score=0.5, score=score)
     >>> steps = fusion_cam(toy)

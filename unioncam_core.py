@@ -17,13 +17,12 @@ Shapes: N images, K channels of the target layer of size h×w, images of size H�
 random network, or explain a white image of 2×2 pixels with two channels, whose class score is the mean of its pixels:
 >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
 >>> A, W = torch.tensor([[[0.0, 1], [2, 3]], [[3, 0], [0, 0]]]), torch.tensor([[[-1, 1], [2, 3.0]], [[2, 0], [0, -1]]])
->>> mean = Scorer(Network(lambda images: images.mean((1, 2, 3))), target=0)
->>> toy = Evidence(torch.ones(3, 2, 2), 0, A, W, probability=1.0, black_score=0.0, score=mean)
+>>> toy = Evidence(torch.ones(3, 2, 2), 0, A, W, 1.0, 0.0, score=Scorer(lambda images: images.mean((1, 2, 3)), 0))
 """
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
@@ -75,11 +74,15 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """f^c: images (N, 3, H, W) -> score of class c (N,)."""
+    """f^c: images (N, 3, H, W) -> score of class c (N,). A plain function becomes a Network."""
 
     network: Network
     target: int
     class_score: str = "probability"
+
+    def __post_init__(self):
+        if not isinstance(self.network, Network):
+            object.__setattr__(self, "network", Network(self.network))
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.read(self.network(images))
@@ -270,9 +273,8 @@ def denoised_cam(evidence: Evidence, theta: float = 10) -> Tensor:
 
 def score_regions(evidences: Sequence[Evidence]):
     """Algorithm 1, line 4, for several images together: f^c(mask_k ∘ I0), kept as the `region_output` of each.
-    >>> score_regions([toy])
-    >>> toy.region_scores
-    tensor([0.5000, 0.2500])
+    >>> score_regions([toy]), toy.region_scores
+    (None, tensor([0.5000, 0.2500]))
     """
     new = {evidence.region_key: evidence for evidence in evidences if evidence.region_key not in evidence.regions}
     for network in dict.fromkeys(key[0] for key in new):
@@ -287,9 +289,7 @@ def region_weights(evidence: Evidence, kind: str | None = None) -> Tensor:
     >>> region_weights(toy, "increase")
     tensor([0.5000, 0.2500])
     """
-    kind = evidence.protocol.region_weights if kind is None else kind
-    if kind not in ("score", "softmax", "increase"):
-        raise ValueError(f"region_weights is {kind!r}; it can be 'score', 'softmax' or 'increase'.")
+    kind = (evidence.protocol if kind is None else replace(evidence.protocol, region_weights=kind)).region_weights
     weights, output = torch.zeros_like(evidence.activations[:, 0, 0]), evidence.region_output
     if output is None:
         return weights

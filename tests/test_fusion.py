@@ -397,7 +397,7 @@ def test_softmax_weights_are_scores_times_what_the_network_says_in_all(tiny, ima
 def test_other_region_weights_are_refused_in_one_sentence_before_anything_is_scored(tiny, images, bad):
     asked = []
     (evidence,) = explain(tiny, images[:1], score=lambda masked: asked.append(len(masked)) or tiny(masked))
-    with pytest.raises(ValueError, match=f"region_weights is {bad!r}; it can be 'score', 'softmax'") as caught:
+    with pytest.raises(ValueError, match=f"region_weights is {bad!r}; it can be 'score' or 'softmax'") as caught:
         fusion_cam(evidence, region_weights=bad)
     assert "\n" not in str(caught.value)
     assert asked == [1], "the black image alone"
