@@ -18,9 +18,10 @@ CPUINFO = {
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A repository with two committed files."""
+    """A repository with three committed files."""
     (tmp_path / "unioncam_lab").mkdir()
     (tmp_path / "unioncam_core.py").write_bytes(b"a = 1\nb = 2\n")
+    (tmp_path / "fusioncam.py").write_bytes(b"d = 4\n")
     (tmp_path / "unioncam_lab" / "engine.py").write_bytes(b"c = 3\n")
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "commit.gpgsign=false"]
@@ -41,6 +42,9 @@ def test_the_code_is_known_by_what_is_in_its_files(project):
     assert changed != before
     core.write_bytes(b"a = 1\nb = 2\n")
     assert provenance.code_hash() == before
+    (project / "fusioncam.py").write_bytes(b"d = 5\n")
+    assert provenance.code_hash() not in (before, changed)
+    (project / "fusioncam.py").write_bytes(b"d = 4\n")
     (project / "unioncam_lab" / "engine.py").rename(project / "unioncam_lab" / "motor.py")
     assert provenance.code_hash() not in (before, changed)
 

@@ -43,9 +43,9 @@ def provenance() -> dict[str, str | int | bool | list[str]]:
 
 
 def code_hash() -> str:
-    """Return a SHA-256 of the names and contents of unioncam_core.py and of the Python files in unioncam_lab."""
+    """Return a SHA-256 of the names and contents of the two core files and of the Python files in unioncam_lab."""
     digest = hashlib.sha256()
-    for path in (ROOT / "unioncam_core.py", *sorted((ROOT / "unioncam_lab").rglob("*.py"))):
+    for path in (ROOT / "unioncam_core.py", ROOT / "fusioncam.py", *sorted((ROOT / "unioncam_lab").rglob("*.py"))):
         content = path.read_bytes().replace(b"\r\n", b"\n")
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\n" + content)
     return digest.hexdigest()

@@ -43,7 +43,7 @@ def write_report(out: str | Path, classifier: Classifier | None = None, count: i
     records, methods = run.records, list(run.records["method"].drop_duplicates())
     main = "union_cam" if "union_cam" in methods else methods[0]
     means = tables.wide(tables.summary(records))
-    sections = {"Means with bootstrap 95 % intervals": means.rename_axis(None)}
+    sections = {"Means with 95 % intervals": means.rename_axis(None)}
     if len(methods) > 1:
         for quantity in tables.measured(records):
             title = f"{tables.QUANTITIES[quantity].title}: {find_title(main)} minus the others, percentage points"
