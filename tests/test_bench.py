@@ -17,6 +17,8 @@ from unioncam_lab.store import RECORDS
 
 SMALL = {"size": 64, "photo": "coffee"}
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def costs():

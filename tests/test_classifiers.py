@@ -48,6 +48,7 @@ def test_efficientnet_is_its_packages_network(classifier):
         torch.testing.assert_close(classifier(images), reference(images * 2 - 1), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_a_classifier_tells_of_itself(classifier):
     assert classifier.name == "efficientnet_lite0"
     assert classifier.input_size == 224
@@ -80,6 +81,7 @@ def test_predict_gives_softmax_probabilities(classifier):
     assert everything[0][1] == pytest.approx(probabilities.max().item(), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_every_convolutional_network_has_a_last_feature_map(name):
     """PyTorch's meta device computes shapes without weights or arithmetic."""
@@ -110,6 +112,7 @@ def test_vgg16s_two_target_layers(monkeypatch):
     assert pooled.target_layer is pooled.network.features[30]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "ResNet18_Weights.IMAGENET1K_V1"])
 def test_torchvisions_networks_are_loaded_with_their_normalization_inside(hub, name):
     weights = models.ResNet18_Weights.IMAGENET1K_V1
@@ -137,6 +140,7 @@ def test_normalization_can_be_left_out(hub):
         torch.testing.assert_close(classifier(image), network(image))
 
 
+@pytest.mark.slow
 def test_without_a_network_the_message_says_which_file_to_put_where(hub):
     with pytest.raises(RuntimeError, match="no network here") as error:
         load_classifier("vgg16")

@@ -214,6 +214,7 @@ def test_several_target_layers_are_averaged(tiny, images, explainer):
         np.testing.assert_array_equal(cam(images), second)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -259,6 +260,7 @@ def left_of_the_class(evidence, cam):
     return contribution(evidence, cam) + evidence.black_score
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -593,6 +595,7 @@ def test_the_callers_image_is_neither_changed_nor_kept(tiny, images):
     torch.testing.assert_close(evidence.image, original[0])
 
 
+@pytest.mark.slow
 def test_fifty_explanations_leave_no_memory_behind():
     classifier = load_classifier("shapes_vgg", device="cpu")
     cam, process = UnionCAM(classifier, [classifier.target_layer]), psutil.Process()

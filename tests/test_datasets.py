@@ -96,6 +96,7 @@ def read_pickled(pickled):
     return [(p.read(32, "square").numpy(), m, p.label, p.bytes) for p, m in zip(chosen, masks, strict=True)]
 
 
+@pytest.mark.slow
 def test_pictures_travel_to_another_process(tmp_path):
     for i in range(200):
         jpeg(tmp_path / f"class {i % 5}" / f"{i}.jpg", colour=(i, 2 * i % 256, 90))
@@ -344,6 +345,7 @@ def test_a_sample_is_the_same_for_the_same_seed_and_in_order():
         sample(available, 2.5, 0)
 
 
+@pytest.mark.slow
 def test_the_committed_lists_are_what_seed_0_draws():
     names = [Picture("any", f"ILSVRC2012_val_{i:08}.JPEG", None) for i in range(1, 50001)]
     drawn = [picture.id for picture in sample(names, 2000, 0)]

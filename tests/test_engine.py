@@ -82,6 +82,7 @@ def watch(model, images):
     return seen
 
 
+@pytest.mark.slow
 def test_the_built_in_network_is_fast_by_itself_and_its_maps_are_eagers(classifier):
     """On all demo photos, most of them small, since eager takes long: OpenVINO computes the same maps to 1e-3.
 
@@ -100,6 +101,7 @@ def test_the_built_in_network_is_fast_by_itself_and_its_maps_are_eagers(classifi
             assert float((getattr(fast, field) - getattr(slow, field)).abs().max()) <= 1e-3, (name, field)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "eager"])
 def test_a_users_model_keeps_its_layers(photos, backend):
     torch.manual_seed(0)
@@ -110,6 +112,7 @@ def test_a_users_model_keeps_its_layers(photos, backend):
     assert model.gradient_free.backend_for(photos).name == backend
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 def test_torch_compile(small, photos, lines):
     fast = accelerate(small, "compile", chunk=2).gradient_free
@@ -119,6 +122,7 @@ def test_torch_compile(small, photos, lines):
     assert lines() == []
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(chunk=st.integers(1, 40), seed=st.integers(0, 1000), dead=st.lists(st.integers(0, 5), max_size=6))
 def test_whatever_the_chunk_every_image_gets_its_own_scores(chunk, seed, dead):
@@ -138,6 +142,7 @@ def test_whatever_the_chunk_every_image_gets_its_own_scores(chunk, seed, dead):
         torch.testing.assert_close(union_cam(evidence).cam, steps.cam)
 
 
+@pytest.mark.slow
 def test_constant_channels_never_enter_the_network(classifier):
     image = demo_photos()[0].image[None]
     (evidence,) = capture(classifier, image, target_layer=classifier.target_layer)
@@ -181,6 +186,7 @@ def test_no_live_channel_at_all(small, photos):
     assert UnionCAM(small, ["conv2"])(photos[:2]).max() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -253,6 +259,7 @@ def change_statistics(model):
     model.norm.running_mean.add_(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [edit_in_place, load_weights, replace_a_layer, replace_an_activation, change_statistics]
 )
@@ -272,6 +279,7 @@ def test_a_model_in_double_precision_stays_exact(photos):
         torch.testing.assert_close(model.gradient_free(images), model(images), atol=1e-12, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_a_copy_has_an_engine_of_its_own(small, photos, copied):
     first = accelerate(small).gradient_free(photos)
@@ -353,6 +361,7 @@ def test_threads_are_what_was_asked_for(small, photos):
         torch.testing.assert_close(fast(photos), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["openvino", "eager"])
 def test_the_model_is_left_as_it_was(small, photos, backend):
     small.train()
@@ -470,6 +479,7 @@ def test_a_backend_that_is_not_installed(small, photos, lines, monkeypatch):
     assert len(lines()) == 1
 
 
+@pytest.mark.slow
 def test_a_slower_backend_is_not_chosen_but_may_be_asked_for(small, photos, lines, monkeypatch):
     monkeypatch.setitem(engine.BACKENDS, "openvino", slow)
     assert accelerate(small).gradient_free.backend_for(photos).name == "eager"
@@ -487,6 +497,7 @@ print(accelerate(model, "openvino", chunk=2).gradient_free.backend_for(torch.ran
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_over_the_network(tmp_path):
     """The user has not agreed to it, and the process imports OpenVINO for the first time."""
     environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
@@ -517,6 +528,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "progress", "bars"), [(0, True, False), (0.05, True, True), (0.05, False, False)])
 def test_a_bar_is_shown_beyond_two_seconds(small, photos, monkeypatch, seconds, progress, bars):
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
@@ -543,6 +555,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss counts KiB on Linux alone")
 def test_extra_memory():
     printed = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout

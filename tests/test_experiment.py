@@ -129,6 +129,7 @@ def _attempt(folder, out):
     tiny_run(folder, out, classifier=TinyClassifier())
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments_it_ends_with_the_records_of_a_run_that_never_stopped(
     folder, tmp_path, monkeypatch, two_threads
 ):
@@ -172,6 +173,7 @@ def close(left: pd.DataFrame, right: pd.DataFrame):
     pd.testing.assert_frame_equal(left, right, check_exact=False, rtol=0, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_machine_that_cannot_offer_what_a_run_was_begun_with_is_refused(whole, folder, tmp_path, monkeypatch):
     """It is refused in one sentence, and nothing is lost. With `elsewhere` it continues; each row holds its start."""
     tiny = accelerate(TinyClassifier(), "openvino", chunk=4)
@@ -214,6 +216,7 @@ def test_what_was_asked_of_another_engine_does_not_count_when_a_run_goes_on(fold
     assert [made.info["started"][0][name] for name in ENGINE[:3]] == ["eager", "fp32", 8]
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_is_a_new_start(whole, folder, tmp_path, monkeypatch):
     """The new start includes the picture at which memory ran out, because two chunks scored its masked images."""
     eager, journal = engine.BACKENDS["eager"], tmp_path / "journal.jsonl"
@@ -309,6 +312,7 @@ def _entries(pickled, names):
         return [explain_picture(laboratory, picture) for picture in setup.chosen() if picture.id in names]
 
 
+@pytest.mark.slow
 def test_another_process_computes_the_same_entries(folder, tmp_path):
     (tmp_path / "names.txt").write_text("05.png\nmore/01.png\n40.png\n")
     setup = tiny_setup(folder, metrics=["drop", "insertion", "sanity"], list_file=tmp_path / "names.txt")
@@ -400,6 +404,7 @@ def _with_little_room(folder, out, queue):
         queue.put((error.errno, error.strerror))
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_with_one_sentence_and_what_was_computed(whole, folder, tmp_path):
     """A limit on the size of files stands for the full disk: the write fails in the middle of a line."""
     queue = CONTEXT.Queue()
@@ -469,6 +474,7 @@ def test_metrics_can_be_fewer(folder):
     assert "increase" not in made.records
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(folder, classifier):
     own = classifier.gradient_free
     run(Setup("demo", classifier, ["grad_cam", "LayerCAM"], ["drop"], limit=1))
@@ -484,6 +490,7 @@ class ShapesStub(TinyClassifier):
     classes = ("disc", "star", "ring", "cross", "heart")
 
 
+@pytest.mark.slow
 def test_only_scenes_that_the_network_names_are_localized(tmp_path):
     tiny = ShapesStub()
     made = run(Setup("shapes", tiny, ["grad_cam", "union_cam"], ["energy", "pointing"], limit=30), out=tmp_path)
@@ -535,6 +542,7 @@ def test_vocs_boxes_are_the_ground_truth_under_the_protocols_fit(tmp_path, fit):
     assert row.energy == pytest.approx(localize(grad_cam(evidence), truth)["energy"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_adcc_stability_and_sanity_are_recorded(folder, tmp_path):
     methods = ["grad_cam", "union_cam", "fake_cam"]
     made = tiny_run(folder, tmp_path, methods=methods, metrics=["adcc", "stability", "sanity"], limit=3)

@@ -76,6 +76,7 @@ def frame(axes):
 # The package
 
 
+@pytest.mark.slow
 def test_importing_and_drawing_change_no_setting(tmp_path):
     code = """
 import matplotlib as mpl, pandas as pd
@@ -468,6 +469,7 @@ def test_a_scorecard_is_dark_where_good_and_bold_where_best():
     assert axes.patches[2].get_y() > axes.patches[1].get_y() + 1, "the control stands apart"
 
 
+@pytest.mark.slow
 def test_ranks_have_the_best_on_top_and_hollow_marks_where_nothing_is_clear():
     found = {"drop": {"paper": {"grad_cam": 72.3, "union_cam": 43.15}, "ours": {"grad_cam": 20.04, "union_cam": 21.0}}}
     (axes,) = figures.ranks(found, "title", {"drop": {"ours": {"grad_cam"}}}).axes

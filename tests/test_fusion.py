@@ -333,6 +333,7 @@ def test_a_gradient_without_positive_mean_leaves_the_region_map(tiny, images):
     assert all_finite(steps)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**31),

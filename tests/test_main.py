@@ -44,6 +44,7 @@ def test_a_wrong_option_is_one_sentence_before_anything_is_made(tmp_path, capsys
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_prints_and_reports(tmp_path, capsys):
     out = str(tmp_path / "run")
     methods = ",".join(experiment.PAPER_METHODS)
@@ -139,6 +140,7 @@ def test_a_wrong_command_is_one_sentence():
     assert refused.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_wrong_value_is_one_sentence():
     for arguments, message in (
         (["run", "--limit", "many", "--out", "x"], "argument --limit: invalid int value: 'many'"),
@@ -174,6 +176,7 @@ def test_readme_writes_the_blocks(monkeypatch, capsys, tmp_path):
     assert (tmp_path / "README.md").read_text() == "NUMBERS"
 
 
+@pytest.mark.slow
 def test_train_writes_the_network_and_what_it_learned(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(train_shapes, "examine", lambda network: {"right": 12.5})
     assert main(["train", "--count", "64", "--epochs", "1", "--out", str(tmp_path / "made")]) == 0
@@ -184,6 +187,7 @@ def test_train_writes_the_network_and_what_it_learned(tmp_path, capsys, monkeypa
     assert set(load_file(tmp_path / "made" / "weights.safetensors")) == set(shapes_network().state_dict())
 
 
+@pytest.mark.slow
 def test_notebooks_runs_them_and_says_where_to_look(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(headless, "NOTEBOOKS", tmp_path)
     notebook(tmp_path, "00_works", "word = 'x'", "assert word == 'it is'")

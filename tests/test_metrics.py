@@ -126,6 +126,7 @@ def test_deletion_shows_what_the_protocols_masks_show(classifier):
     torch.testing.assert_close(end, classifier.mean[0].expand(3, 64, 64))
 
 
+@pytest.mark.slow
 def test_fake_cam_is_praised_for_its_drop_and_found_out_by_deletion(classifier):
     (evidence,) = capture(classifier, demo_photo("chelsea").image[None], target_layer=classifier.target_layer)
     fake, real = evaluate(evidence, [fake_cam(evidence), grad_cam(evidence)])
@@ -235,6 +236,7 @@ def test_pointing_and_energy_equal_quantus():
     assert [row["energy"] / 100 for row in ours] == pytest.approx(theirs)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(arrays.arrays(np.float64, (4, 5), elements=st.floats(0, 1)), arrays.arrays(bool, (4, 5)).filter(np.any))
 def test_localization_is_bounded_and_perfect_for_the_mask_itself(cam, mask):

@@ -17,6 +17,8 @@ from unioncam_core import capture
 from unioncam_lab.classifiers import LabProtocol, load_classifier
 from unioncam_lab.images import demo_photo, to_tensor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def mri():

@@ -49,6 +49,7 @@ def modules_after(statement):
     return set(printed.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "lines"), [("unioncam_core", 450), ("fusioncam", 100)])
 def test_the_core_is_thin_and_imports_torch_and_numpy_alone(module, lines):
     own = {"unioncam_core", "fusioncam", "contextlib", "dataclasses", "functools", "typing", "collections"}
@@ -123,6 +124,7 @@ def rooms_imported():
     return {room: others - {room} for room, others in imported.items()}
 
 
+@pytest.mark.slow
 def test_each_module_has_a_floor():
     assert {"unioncam_core", "images", "datasets"} <= set(rooms_imported()) <= set().union(*FLOORS)
 
@@ -150,6 +152,7 @@ def test_the_readmes_files_exist():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+@pytest.mark.slow
 def test_the_readmes_example_runs(tmp_path, monkeypatch):
     """An untrained ResNet-18 replaces the ResNet-50, and a stand-in for the download returns its weights."""
     (example,) = [block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "my_photo" in block]
@@ -177,6 +180,7 @@ def test_a_newcomers_method_takes_part_in_a_run_and_in_its_gallery(tmp_path, mon
     assert page.count("data:image/png") >= 2, "curves and a gallery"
 
 
+@pytest.mark.slow
 def test_the_readmes_numbers_are_the_records():
     """The code writes its tables, and each sentence with a number, from the records."""
     assert findings.render(README) == README
@@ -205,6 +209,7 @@ def test_each_claim_has_two_verdicts():
     assert not found["found"].str.contains("nan").any()
 
 
+@pytest.mark.slow
 def test_a_verdict_follows_from_the_records(monkeypatch):
     """Reversed records give the opposite verdict. Records without differences give none."""
     usual = findings.records("imagenet_500")

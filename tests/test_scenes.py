@@ -67,6 +67,7 @@ def test_impossible_scenes_are_refused(arguments, sentence):
         compose_scene(seed=0, **arguments)
 
 
+@pytest.mark.slow
 def test_cutouts_are_named_by_the_network_on_a_plain_ground(classifier):
     assert 20 <= len(cutouts()) <= 30
     for label, cutout in cutouts().items():
@@ -81,6 +82,7 @@ def test_cutouts_are_named_by_the_network_on_a_plain_ground(classifier):
         assert (name, probability >= 0.49) == (label, True)
 
 
+@pytest.mark.slow
 def test_most_scenes_with_one_object_are_recognised(classifier):
     scenes = [compose_scene("one", seed) for seed in range(40)]
     right = [classifier.predict(scene.image, 1)[0][0] == scene.objects[0].label for scene in scenes]

@@ -33,6 +33,7 @@ def test_a_journal_forgets_a_line_that_was_cut(tmp_path):
     assert [entry["image"] for entry in journal.entries()] == ["a", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["before records.parquet", "before run.json", "before the journal goes"])
 def test_killed_at_the_end_it_ends_with_the_same_records(folder, tmp_path, monkeypatch, stage):
     expected = tiny_run(folder, limit=5)
@@ -80,6 +81,7 @@ def test_a_second_runner_is_refused(folder, tmp_path):
     assert len(tiny_run(folder, tmp_path, limit=1).records) == len(TINY_METHODS)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_looked_at_before_it_is_finished(folder, tmp_path):
     made = tiny_run(folder, tmp_path, limit=6)
     info = json.loads((tmp_path / "run.json").read_text())
@@ -147,6 +149,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(RECORDS.rglob("run.json")), ids=lambda path: path.parent.name)
 def test_committed_records_load(path):
     made = load(path.parent)
@@ -156,6 +159,7 @@ def test_committed_records_load(path):
     assert set(shown["method"]) == set(made.info["options"]["methods"])
 
 
+@pytest.mark.slow
 def test_a_report_of_records_of_an_older_protocol(folder, tmp_path):
     """Older records lack options that were added later, and how masked images were scored."""
     tiny_run(folder, tmp_path, limit=3)

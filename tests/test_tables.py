@@ -97,6 +97,7 @@ def test_the_permutation_test_is_exact_where_there_are_few_images():
     assert paired(records, "drop", others=["grad_cam"])["p"].item() == pytest.approx(exact)
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_where_nothing_differs():
     p = [paired(some_records(20, seed, better=0.0), "drop", others=["grad_cam"])["p"].item() for seed in range(60)]
     assert 0.3 < np.mean(p) < 0.7
@@ -240,6 +241,7 @@ def test_joined_runs_keep_the_first_ones_methods():
         tables.joined(records, other.assign(image="5.jpg"))
 
 
+@pytest.mark.slow
 def test_the_three_maps_of_unioncam_alone(classifier):
     """The values from a run's betas are compared with new scores of the maps."""
     run = experiment.run(experiment.Setup("demo", classifier, ["union_cam"], ["drop", "increase"], limit=2))
@@ -346,6 +348,7 @@ def test_a_substituted_method_has_the_name_of_the_one_it_stands_for():
     assert (values(found, "drop")["score_cam"] == 1).all()
 
 
+@pytest.mark.slow
 def test_a_table_is_read_with_like_and_with_unlike_region_maps():
     """UnionCAM beats Score-CAM (probability) and loses to Score-CAM (softmax): the verdict depends on region maps."""
     records = some_records()
@@ -477,6 +480,7 @@ def test_figure_8_holds_only_where_all_of_it_is_clear():
     assert list(above) == ["holds", "contradicted", "holds", "not distinguishable"]
 
 
+@pytest.mark.slow
 def test_the_orders_are_those_of_the_paper_the_library_and_each_choice_of_region_maps():
     records = some_records()
     more = [

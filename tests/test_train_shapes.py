@@ -12,6 +12,7 @@ from unioncam_lab.train_shapes import TRAINING_SEEDS, examine, lit, train, train
 KINDS = ["one", "two of a class", "two classes"]
 
 
+@pytest.mark.slow
 def test_it_names_fresh_scenes_and_looks_at_the_object():
     found = examine(load_classifier("shapes_vgg", device="cpu"), 300)
     assert found["right"] >= 97
@@ -43,6 +44,7 @@ def test_it_has_the_architecture_for_which_denoising_matters():
     assert 0.7 < (gradient == 0).float().mean() < 0.85  # behind a max-pool three places in four have none
 
 
+@pytest.mark.slow
 def test_training_learns_and_is_the_same_every_time():
     (network, losses), (again, _) = (train(96, 3, 32) for _ in range(2))
     assert losses[-1] < losses[0]

@@ -90,6 +90,7 @@ USES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 def test_a_network_is_left_as_it_was(model, images, tmp_path, use):
     settings = ("backend", "precision", "chunk", "progress", "threads")
