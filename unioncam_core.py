@@ -227,7 +227,8 @@ def weighted_cam(evidence: Evidence, weights: Tensor) -> Tensor:
     >>> weighted_cam(toy, torch.tensor([0.0, 1])).tolist()
     [[1.0, 0.0], [0.0, 0.0]]
     """
-    cam = torch.einsum("k,khw->hw" if weights.ndim == 1 else "khw,khw->hw", weights, evidence.activations)
+    maps = evidence.activations
+    cam = torch.einsum("k,khw->hw", weights, maps) if weights.ndim == 1 else (weights * maps).sum(0)
     return evidence.upsampled((cam.relu() if evidence.protocol.relu else cam)[None])[0]
 
 
@@ -296,9 +297,9 @@ def region_weights(evidence: Evidence, kind: str | None = None) -> Tensor:
     if kind == "softmax" and output.ndim == 1:
         raise ValueError("region_weights='softmax' needs logits, but the given score returns f^c alone.")
     scores = (output[:, evidence.target] if kind == "softmax" else evidence.score.read(output)).to(weights)
-    black = evidence.black_score * (kind == "increase")
-    weights[evidence.live] = scores.softmax(0) if kind == "softmax" else scores - black
-    return weights
+    constant, black = -torch.inf if kind == "softmax" else 0.0, evidence.black_score * (kind == "increase")
+    weights = (weights + constant).masked_scatter(evidence.live, scores - black)
+    return weights.softmax(0) if kind == "softmax" else weights
 
 
 def region_cam(evidence: Evidence, kind: str | None = None) -> Tensor:
@@ -353,8 +354,7 @@ def union_cam(evidence: Evidence, theta: float = 10, weighted: bool = True) -> U
 @dataclass(eq=False, repr=False)
 class UnionCAM(AbstractContextManager):
     """UnionCAM behind pytorch-grad-cam's call, for any classifier and whatever tensor it takes.
-    With several target layers the map is the mean of theirs, rescaled. The black image is a tensor of zeros: if the
-    model takes normalized images, that is their mean colour.
+    With several target layers the map is the mean of theirs, rescaled. Black is 0: normalized images' mean colour.
     >>> UnionCAM(model, target_layers=[model[1]])(input_tensor=torch.rand(7, 3, 8, 8)).shape
     (7, 8, 8)
     """
