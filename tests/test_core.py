@@ -367,6 +367,7 @@ def test_logit_as_class_score(tiny, images):
     assert contribution(evidence, cam) == pytest.approx(expected.item())
 
 
+@pytest.mark.slow
 def test_masking_the_normalized_tensor(classifier):
     image = torch.rand(1, 3, 64, 64)
     (evidence,) = explain(classifier, image, classifier.target_layer, protocol=Protocol(mask_space="normalized"))

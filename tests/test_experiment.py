@@ -46,6 +46,7 @@ def whole(one_thread, folder, tmp_path_factory):
     return tiny_run(folder, tmp_path_factory.mktemp("whole") / "run")
 
 
+@pytest.mark.slow
 def test_a_record_is_what_its_parts_compute(whole, folder):
     tiny = TinyClassifier()
     assert len(whole.records) == 60 * len(TINY_METHODS)
@@ -253,6 +254,7 @@ def test_changed_code_is_a_new_start(folder, tmp_path, monkeypatch):
 SETTINGS = ("backend", "precision", "chunk", "progress", "threads")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["finished", "error", "interrupted"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("accelerated", [True, False])

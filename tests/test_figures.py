@@ -266,6 +266,7 @@ def test_a_strip_has_the_selected_map_below_each_photo(explained):
 # steps
 
 
+@pytest.mark.slow
 def test_architecture_shows_the_live_numbers(explained):
     evidence, steps = explained
     found = " ".join(titles(figures.architecture(evidence, steps)))

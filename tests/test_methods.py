@@ -43,6 +43,7 @@ def evidence(tiny, images):
     return capture(tiny, images[:1], target_layer=tiny.relu2, targets=[3])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ours", "theirs"), [(grad_cam, GradCAM), (grad_cam_plus_plus, GradCAMPlusPlus)])
 @pytest.mark.parametrize("target", [None, 5, 282])
 def test_gradient_methods_equal_pytorch_grad_cam(classifier, ours, theirs, target):

@@ -144,6 +144,7 @@ def sources():
     }
 
 
+@pytest.mark.slow
 def test_each_import_is_covered_by_the_extra_of_its_part():
     distributions = packages_distributions()
     for path, extras in sources().items():
@@ -154,6 +155,7 @@ def test_each_import_is_covered_by_the_extra_of_its_part():
             )
 
 
+@pytest.mark.slow
 def test_each_listed_package_is_used():
     distributions = packages_distributions()
     everything = {path: code(path) for path in sources() if path != Path(__file__)}
@@ -197,6 +199,7 @@ def test_without_a_checkout_the_laboratory_says_so(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_modules_and_their_files(tmp_path):
     """This environment's setuptools builds it in a copy of the project, because a build leaves folders behind."""
     pytest.importorskip("setuptools")

@@ -197,6 +197,7 @@ def test_a_page_without_a_place_for_the_numbers_is_refused():
         findings.render("nothing")
 
 
+@pytest.mark.slow
 def test_each_claim_has_two_verdicts():
     found = findings.verdicts()
     assert list(found["no."].drop_duplicates()) == list(range(1, len(findings.CLAIMS) + 1))

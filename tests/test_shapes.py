@@ -19,6 +19,7 @@ AREAS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_shape_has_its_area_and_fits_its_radius(name):
     axis = (np.arange(2000) + 0.5) / 1000 - 1
