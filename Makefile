@@ -42,7 +42,7 @@ check-types: .venv/ready ## check the types of the core and of the lab's main mo
 	@$(BIN)/ty check --python .venv $(TYPED)
 
 check-fast: .venv/ready ## run the unit tests that take neither long, nor a notebook, nor a browser
-	@$(BIN)/python -m pytest -m "not slow and not notebook and not browser" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not notebook and not browser" $(ARGS)
 
 check-unit: .venv/ready ## run all unit tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -33,6 +33,7 @@ USED = {
     "ipykernel": 'kernel_name="python3"',
     "jupyterlab": "jupyter lab ",
     "nbval": "--nbval-lax",
+    "pytest-xdist": "pytest -n 2",
     "ruff": "ruff check",
     "ty": "ty check",
     "uv": "uv pip compile",
