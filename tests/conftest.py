@@ -1,32 +1,35 @@
-"""Fixtures that many tests use."""
+"""Fixtures that many tests use. They import what they need when they run, so that pytest starts at once."""
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from tiny import TinyCNN
-
-from unioncam_lab.classifiers import load_classifier
 
 
 @pytest.fixture
 def tiny():
+    from tiny import TinyCNN
+
     return TinyCNN()
 
 
 @pytest.fixture
 def images():
+    import torch
+
     return torch.rand(3, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="session")
 def classifier():
+    from unioncam_lab.classifiers import load_classifier
+
     return load_classifier("efficientnet_lite0", device="cpu")
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """60 pictures of noise; 3 of them are in a subfolder."""
+    import numpy as np
+    from PIL import Image
+
     root = tmp_path_factory.mktemp("pictures")
     (root / "more").mkdir()
     noise = np.random.default_rng(0)
@@ -39,6 +42,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def one_thread():
     """Use one thread, because a second thread makes such small networks slower."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
