@@ -61,6 +61,7 @@ def test_what_a_classifier_tells_of_itself(classifier):
     assert not [key for key in classifier.state_dict() if "target" in key or key in ("mean", "std")]
 
 
+@pytest.mark.slow
 def test_demo_photos_are_named_as_the_notebooks_say(classifier):
     named = {photo.name: classifier.predict(photo.image, 1)[0] for photo in demo_photos()}
     for photo in demo_photos():

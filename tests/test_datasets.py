@@ -117,6 +117,7 @@ def test_pictures_travel_to_another_process(tmp_path):
         assert (label, size) == (picture.label, picture.bytes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_a_mosaic_is_four_photos_each_in_its_cell(seed):
     photos = pictures("demo")

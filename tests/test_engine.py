@@ -154,6 +154,7 @@ def test_constant_channels_never_enter_the_network(classifier):
     classifier.gradient_free.use(image, backend)
 
 
+@pytest.mark.slow
 def test_equal_masks_enter_the_network_once(small, photos):
     (evidence,) = capture(accelerate(small), photos[:1], target_layer="conv2")
     maps = torch.zeros(6, 4, 4)
@@ -206,6 +207,7 @@ def test_every_reading_of_the_paper(small, photos, options):
     np.testing.assert_allclose(accelerated, plain, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_images_of_several_sizes_are_not_scored_together(small, photos):
     accelerate(small)
     evidences = [
@@ -290,6 +292,7 @@ def test_a_copy_has_an_engine_of_its_own(small, photos, copied):
     torch.testing.assert_close(small.gradient_free(photos), first)
 
 
+@pytest.mark.slow
 def test_the_chunk_is_measured_once_for_each_size(small, photos, monkeypatch):
     measured = []
     fastest_chunk = engine._fastest_chunk
@@ -349,6 +352,7 @@ def test_a_backend_that_computes_otherwise_than_asked_is_not_used(small, photos,
     assert lines() == [f"The backend openvino is not used: on this processor {reason}. Going on with eager."]
 
 
+@pytest.mark.slow
 def test_threads_are_what_was_asked_for(small, photos):
     with torch.no_grad():
         expected = small(photos)
@@ -456,6 +460,7 @@ def slow(model, noise, precision, sizes, threads):
     return (lambda images: (time.sleep(0.5), model(images))[1]), sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", ["auto", "openvino"])
 @pytest.mark.parametrize(
     ("stand_in", "reason"),

@@ -112,6 +112,7 @@ def test_a_finished_run_is_read_and_not_computed_again(whole, folder, tmp_path, 
     pd.testing.assert_frame_equal(again.records, first.records, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_the_seed_draws_the_pictures(folder):
     one, same_seed, other = (tiny_run(folder, limit=8, seed=seed, methods=["grad_cam"]).records for seed in (3, 3, 4))
     same(one, same_seed)
@@ -242,6 +243,7 @@ def test_memory_that_runs_out_is_a_new_start(whole, folder, tmp_path, monkeypatc
     close(made.records, whole.records)
 
 
+@pytest.mark.slow
 def test_changed_code_is_a_new_start(folder, tmp_path, monkeypatch):
     for code, after in (("a", 2), ("b", 4), ("b", 5), ("a", 6)):
         monkeypatch.setattr(experiment, "provenance", lambda code=code: {"date": str(time.time()), "code": code})
@@ -340,6 +342,7 @@ def test_the_pictures_can_be_given(folder, tmp_path):
         run(setup, given[:1], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_runner_gets_the_pictures_that_are_missing_and_is_closed(folder, tmp_path):
     events = []
 

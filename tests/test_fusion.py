@@ -233,6 +233,7 @@ def asked():
     return evidence
 
 
+@pytest.mark.slow
 @given(beta, beta, beta)
 def test_shares_sum_to_one_whatever_the_betas(asked, denoising, region, united):
     steps = fusion_cam(scripted(asked, denoising, region, united))
@@ -365,6 +366,7 @@ def test_steps_hold_their_promises(seed, channels, side, stride, theta, region_w
     assert steps.similarity.min() >= 1 - max(steps.second_shares) - 1e-12
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**31), theta=st.floats(0, 100))
 def test_the_union_resembles_the_region_map_at_least_as_much_as_the_denoised_map_does(seed, theta):

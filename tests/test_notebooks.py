@@ -46,6 +46,7 @@ def test_stored_outputs_are_one_run_from_top_to_bottom(path):
     assert all(output.output_type != "error" for cell in cells for output in cell.outputs)
 
 
+@pytest.mark.slow
 def test_nothing_of_the_machine_is_stored(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"(?<![\w.:/])/(home|root|work|tmp|usr|opt|Users|var)/|[A-Z]:\\\\", text)

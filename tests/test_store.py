@@ -56,6 +56,7 @@ def test_killed_at_the_end_it_ends_with_the_same_records(folder, tmp_path, monke
     same(tiny_run(folder, tmp_path, limit=5).records, expected.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -166,6 +166,7 @@ def test_the_published_tables_are_whole_and_consistent(name, rows):
             assert value == pytest.approx(table[parts[0]][method] + sign * table[parts[1]][method], abs=0.011)
 
 
+@pytest.mark.slow
 def test_a_ranking_that_holds_and_one_that_does_not():
     def found_in(records):
         return ranking(records, "table 1").loc["Average drop, % ↓"]
@@ -327,6 +328,7 @@ def test_a_scorecard_marks_what_nothing_beats_clearly():
     assert card.loc[("in", "union_cam"), "better"] == "higher"
 
 
+@pytest.mark.slow
 def test_several_summaries_stand_below_the_published_row():
     records = some_records()
     table = tables.beside_paper({"one": summary(records), "two": summary(records)}, "table 1")

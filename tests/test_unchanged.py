@@ -105,6 +105,7 @@ def test_a_network_is_left_as_it_was(model, images, tmp_path, use):
     assert {name: after[name] for name in after if after[name] != before[name]} == {}
 
 
+@pytest.mark.slow
 def test_a_network_without_an_engine_gets_none(tmp_path):
     model = Learning()
     before = state(model)
