@@ -67,6 +67,14 @@ def test_a_record_is_what_its_parts_compute(whole, folder):
         assert (rows["seconds"] > 0).all()
 
 
+def test_a_named_classifier_is_loaded_once(folder, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(experiment, "load_classifier", lambda *_: loaded.append(eager_tiny()) or loaded[-1])
+    made = run(Setup(str(folder), "tiny", ["grad_cam"], ["drop"], limit=2))
+    assert len(made.records) == 2
+    assert len(loaded) == 1
+
+
 def test_an_image_takes_one_capture_and_one_pass_whatever_the_methods(folder, monkeypatch):
     counts = {"capture": 0, "images": 0}
 

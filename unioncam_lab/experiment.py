@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -125,9 +125,12 @@ class Setup:
             return load_classifier(self.classifier, self.device, self.protocol)
         return self.classifier
 
-    def open(self) -> "Laboratory":
-        """Open a Laboratory in this process. Use it in a `with` statement, or close it."""
-        return Laboratory(self)
+    def open(self, classifier: Classifier | None = None) -> "Laboratory":
+        """Open a Laboratory in this process. Use it in a `with` statement, or close it.
+
+        `classifier` is what `load_classifier` returned, if it is loaded already.
+        """
+        return Laboratory(self, classifier)
 
 
 class Laboratory:
@@ -146,8 +149,8 @@ class Laboratory:
             backend, chunk or threads.
     """
 
-    def __init__(self, setup: Setup):
-        self.setup, self.classifier = setup, setup.load_classifier()
+    def __init__(self, setup: Setup, classifier: Classifier | None = None):
+        self.setup, self.classifier = setup, setup.load_classifier() if classifier is None else classifier
         self.methods = [find_method(name, self.classifier) for name in setup.methods]
         self._threads = torch.get_num_threads()
         self._engine = {name: value for name, value in vars(self.classifier).items() if name == "gradient_free"}
@@ -341,10 +344,12 @@ def explain_picture(laboratory: Laboratory, picture: Picture) -> dict:
 Runner = Callable[[Setup, Sequence[Picture]], Generator[dict, None, None]]
 
 
-def serial(setup: Setup, chosen: Sequence[Picture]) -> Generator[dict, None, None]:
-    """Compute the entries of pictures in this process, one after the other."""
+def serial(
+    setup: Setup, chosen: Sequence[Picture], classifier: Classifier | None = None
+) -> Generator[dict, None, None]:
+    """Compute the entries of pictures in this process, one after the other. `classifier` is as in `Setup.open`."""
     if chosen:
-        with setup.open() as laboratory:
+        with setup.open(classifier) as laboratory:
             for picture in chosen:
                 yield explain_picture(laboratory, picture)
 
@@ -353,7 +358,7 @@ def run(
     setup: Setup,
     pictures: Sequence[Picture] | None = None,
     out: str | Path | None = None,
-    runner: Runner = serial,
+    runner: Runner | None = None,
     elsewhere: bool = False,
 ) -> store.Run:
     """Explain pictures by several methods and score the maps. The same call continues a run that was stopped.
@@ -366,7 +371,7 @@ def run(
         setup: the options of the run.
         pictures: the pictures to explain; by default those that the Setup chooses from its dataset.
         out: folder of the run, which is made if it does not exist; a temporary folder if None.
-        runner: computes the entries of the missing pictures.
+        runner: computes the entries of the missing pictures; `serial` by default.
         elsewhere: continue the run on a machine that does not support the backend, chunk and threads of its beginning.
             The numbers may then differ in their last digits; the column `start` tells which rows.
 
@@ -391,9 +396,11 @@ def run(
     available = setup.available() if pictures is None else list(pictures)
     chosen = setup.chosen(available) if pictures is None else available
     _check_pictures(setup, chosen)
+    classifier = setup.load_classifier()
+    runner = runner or partial(serial, classifier=classifier)
     info = {
         "images": setup.dataset,
-        "options": _options(setup, chosen),
+        "options": _options(setup, classifier, chosen),
         "available": len(available),
         "started": [],
     }
@@ -423,9 +430,8 @@ def _check_pictures(setup: Setup, chosen: Sequence[Picture]):
         raise ValueError(f"The protocol explains the label, but no picture of {setup.dataset} has one.")
 
 
-def _options(setup: Setup, chosen: Sequence[Picture]) -> dict:
+def _options(setup: Setup, classifier: Classifier, chosen: Sequence[Picture]) -> dict:
     """Return the options, as run.json holds them, that must be the same when the run continues."""
-    classifier = setup.load_classifier()
     weights = hashlib.sha256()
     for name, tensor in sorted(classifier.state_dict().items()):
         weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
