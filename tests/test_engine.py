@@ -27,7 +27,7 @@ from unioncam_core import Protocol, UnionCAM, capture, score_regions, union_cam
 from unioncam_lab import engine
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.engine import Engine, accelerate, backends
-from unioncam_lab.images import DEMO_PHOTOS, demo_photo, demo_photos
+from unioncam_lab.images import DEMO_PHOTOS, demo_photo
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,7 +144,7 @@ def test_whatever_the_chunk_every_image_gets_its_own_scores(chunk, seed, dead):
 
 @pytest.mark.slow
 def test_constant_channels_never_enter_the_network(classifier):
-    image = demo_photos()[0].image[None]
+    image = demo_photo("coffee").image[None]
     (evidence,) = capture(classifier, image, target_layer=classifier.target_layer)
     backend = classifier.gradient_free.backend_for(image)
     seen = watch(classifier, image)

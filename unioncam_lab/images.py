@@ -148,11 +148,6 @@ def demo_photo(name: str, size: int = 224, fit: Fit = "square") -> Photo:
     return Photo(name, to_tensor(Image.fromarray(read()), size, fit), label, source)
 
 
-def demo_photos(size: int = 224, fit: Fit = "square") -> list[Photo]:
-    """All DEMO_PHOTOS."""
-    return [demo_photo(name, size, fit) for name in DEMO_PHOTOS]
-
-
 @dataclass(frozen=True, eq=False)
 class SceneObject:
     label: str  # its class
