@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 TYPED := $(wildcard unioncam_core.py fusioncam.py $(foreach part,engine methods metrics store experiment,unioncam_lab/$(part)*))
 
-.PHONY: help demo quick test format types lock bench shapes lab notebooks clean
+.PHONY: help demo quick test format lock bench shapes lab notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -51,9 +51,7 @@ check-unit: .venv/ready ## run all unit tests
 check-stored: .venv/ready ## run the notebooks and compare with their stored outputs
 	@TQDM_DISABLE=1 UNIONCAM_FIGURES=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore=notebooks/16_cost.ipynb notebooks
 
-types: check-types ## the same as check-types
-
-format: .venv/ready ## format the code, and mend what can be mended without a thought
+format: .venv/ready ## format the code, and fix what can be fixed automatically
 	@$(BIN)/ruff check --quiet --fix .
 	@$(BIN)/ruff format .
 
