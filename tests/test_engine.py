@@ -427,6 +427,17 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(small, photos, lines):
     assert tried[12:] == [4, 1], "the smaller chunk is remembered"
 
 
+def test_a_backend_may_write_each_result_to_the_same_memory(small, photos):
+    fast = accelerate(small, "eager", chunk=2).gradient_free
+    expected, backend, memory = fast(photos), fast.backend_for(photos), torch.empty(2, 5)
+
+    def reusing(images):
+        return memory[: len(images)].copy_(backend.network(images))
+
+    fast.use(photos, replace(backend, network=reusing))
+    torch.testing.assert_close(fast(photos), expected)
+
+
 def test_no_image_at_all(small, photos):
     with pytest.raises(ValueError, match="0 images are to be scored; 1 or more are needed"):
         accelerate(small).gradient_free(photos[:0])

@@ -104,7 +104,7 @@ class Engine(Network):
             raise ValueError(f"{count} images are to be scored; 1 or more are needed.")
         backend = self.backend_for(make(0, 1))
         hide = progress_disabled() if self.progress and count > 2 * backend.rate else True
-        outputs, first = [], 0
+        outputs, first = torch.empty(0), 0
         with (
             evaluation(self.model),
             _single_thread() if backend.name == "openvino" else nullcontext(),
@@ -119,10 +119,12 @@ class Engine(Network):
                         raise
                     backend = self._shrink(backend)
                     continue
-                outputs.append(output)
+                if first == 0:
+                    outputs = output.new_empty(count, *output.shape[1:])
+                outputs[first:last] = output  # copied, because a backend may write its next result to the same memory
                 bar.update(last - first)
                 first = last
-        return torch.cat(outputs)
+        return outputs
 
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
         """Return for each image the logits (live, C) of its masked images; None if no channel is live.
