@@ -77,7 +77,6 @@ def _shares(first: float, second: float) -> tuple[float, float]:
     return (first / (first + second), second / (first + second)) if first + second > 0 else (0.0, 1.0)
 
 
-@dataclass(eq=False, repr=False)
 class FusionCAM(UnionCAM):
     """Fusion-CAM behind the same call. `region_weights` as in `fusion_cam`, whatever the Protocol's are.
 
@@ -87,7 +86,9 @@ class FusionCAM(UnionCAM):
     (7, 8, 8)
     """
 
-    region_weights: RegionWeights = "softmax"
+    def __init__(self, *arguments, region_weights: RegionWeights = "softmax", **options):
+        super().__init__(*arguments, **options)
+        self.region_weights = region_weights
 
     def explain(self, evidence: Evidence) -> FusionSteps:
         return fusion_cam(evidence, self.theta, self.region_weights)
