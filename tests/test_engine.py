@@ -199,7 +199,7 @@ def test_no_live_channel_at_all(small, photos):
     ids=str,
 )
 def test_every_reading_of_the_paper(small, photos, options):
-    small.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]))
+    small.unioncam_pixels = 0.0, 1.0, torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1)
     cams = {"target_layers": ["conv2"], "protocol": Protocol(**options)}
     plain = UnionCAM(small, **cams)(photos)
     accelerated = UnionCAM(accelerate(small), **cams)(photos)

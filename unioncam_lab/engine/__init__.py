@@ -11,7 +11,7 @@ for every pass that needs no gradient. The model, its layers and its gradients d
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from typing import Literal, get_args
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)  # each warning is one line on stderr
 BackendName = Literal["auto", "openvino", "compile", "eager"]
 # Largest allowed difference of a backend's logits from the model's in fp32, relative to the largest logit (at least 1).
 TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1, "fp16": 1e-1}
+# An image's logits may differ this many times as much as those of the images that the backend was built with.
+STALE, LEAST = 10, 1e-4
+UNSTEADY = "The logits of an image change from call to call, or with the other images of a batch."
 # Batch sizes to try, in this order, until they become slower. Large ones do not fit into the cache of a CPU.
 CPU_CHUNKS, GPU_CHUNKS = (2, 4, 8, 16), (8, 16, 32, 64, 128, 256, 512)
 
@@ -39,10 +42,11 @@ class Backend:
 
     Attributes:
         name: one of BACKENDS, or another name for a user's own backend.
-        network: images (n, 3, H, W) -> logits (n, C), float32.
+        network: images (n, channels, H, W) -> logits (n, C), float32.
         chunk: the fastest batch size.
         rate: images per second with this batch size.
         threads: number of CPU threads.
+        difference: of its logits from the model's, relative to the largest logit (at least 1).
     """
 
     name: str
@@ -50,14 +54,19 @@ class Backend:
     chunk: int
     rate: float
     threads: int
+    difference: float = 0.0
+
+
+class Unsteady(ValueError):
+    """The model's own logits for an image are not always the same, so that no backend can be compared with it."""
 
 
 class Engine(Network):
-    """Images (N, 3, H, W) -> logits (N, C) of the model in evaluation mode, without gradient.
+    """Images (N, channels, H, W) -> logits (N, C) of the model in evaluation mode, without gradient.
 
     For the first images of each size, the engine builds the backend and measures its chunk (about 2 seconds). It does
-    so again after the model has changed: other weights, another device. It does not notice a tensor that is changed in
-    place through `.data`.
+    so again after the model has changed: other weights, another device, or an image that is scored otherwise than by
+    the model (see `check`). Several threads can use one engine; they take turns.
 
     Args:
         model, backend, precision, chunk, progress, threads: as in `accelerate`.
@@ -102,14 +111,14 @@ class Engine(Network):
         """
         if count < 1:
             raise ValueError(f"{count} images are to be scored; 1 or more are needed.")
-        backend = self.backend_for(make(0, 1))
-        hide = progress_disabled() if self.progress and count > 2 * backend.rate else True
-        outputs, first = torch.empty(0), 0
-        with (
-            evaluation(self.model),
-            _single_thread() if backend.name == "openvino" else nullcontext(),
-            tqdm(total=count, unit="image", leave=False, disable=hide) as bar,
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(evaluation(self.model))
+            backend = self.backend_for(make(0, 1))
+            if backend.name == "openvino":
+                stack.enter_context(_single_thread())
+            hide = progress_disabled() if self.progress and count > 2 * backend.rate else True
+            bar = stack.enter_context(tqdm(total=count, unit="image", leave=False, disable=hide))
+            outputs, first = torch.empty(0), 0
             while first < count:
                 last = min(first + backend.chunk, count)
                 try:
@@ -138,7 +147,8 @@ class Engine(Network):
         images = [evidence for evidence in evidences if evidence.live.any()]
         if not images:
             return [None] * len(evidences)
-        maskings = [self._masking(evidence) for evidence in images]
+        with evaluation(self.model):  # not while another thread has PyTorch use a single thread
+            maskings = [self._masking(evidence) for evidence in images]
         distinct, owners = zip(*map(distinct_masks, images), strict=True)
         counts = [len(channels) for channels in distinct]
 
@@ -168,18 +178,45 @@ class Engine(Network):
             example = evidence.activations[:2].contiguous(), evidence.image
             shapes, threads = [(-1, *key[0]), key[1]], self.threads or torch.get_num_threads()
             self._masks[key] = openvino_graph(_Masking(evidence), example, shapes, "fp32", threads)
-        return lambda channels: self._masks[key](evidence.activations[channels], evidence.image)
+        graph = self._masks[key]
+        return lambda channels: graph(evidence.activations[channels], evidence.image)
+
+    def check(self, images: Tensor, logits: Tensor):
+        """Build the backend again if it scores these images otherwise than the model did, whose logits are given.
+
+        The weights' versions do not show every change: `model.temperature = 5`, or a tensor that is changed in place
+        through `.data`. If a new backend differs too, eager takes its place.
+
+        Raises:
+            ValueError: the model's logits for an image change from call to call, or with the other images of a batch.
+        """
+        with evaluation(self.model):
+            backend = self.backend_for(images)
+            if _relative(self(images), logits) <= max(STALE * backend.difference, LEAST):
+                return
+            log.warning("The model has changed since the backend %s was built: it is built again.", backend.name)
+            self._ready = {}
+            backend = self.backend_for(images)
+            difference = _relative(self(images), logits)
+            if difference > TOLERANCE[self.precision] and backend.name != "eager":
+                log.warning("The backend %s is not used: its logits are off by %.2g.", backend.name, difference)
+                self._ready[_key(images)] = backend = self._checked("eager", images)
+                difference = _relative(self(images), logits)
+            if not difference <= TOLERANCE[self.precision]:
+                raise ValueError(UNSTEADY)
+            self._ready[_key(images)] = replace(backend, difference=max(difference, backend.difference))
 
     def backend_for(self, images: Tensor) -> Backend:
         """Return the backend for images of this size. If it does not exist yet, build it and measure its chunk."""
-        built_from = _fingerprint(self.model)
-        if built_from != self._built_from:
-            self._ready, self._built_from = {}, built_from
-        key = _key(images)
-        if key not in self._ready:
-            with torch.inference_mode(False), torch.no_grad(), evaluation(self.model):
-                self._ready[key] = self._build(images)
-        return self._ready[key]
+        with evaluation(self.model):
+            built_from = _fingerprint(self.model)
+            if built_from != self._built_from:
+                self._ready, self._built_from = {}, built_from
+            key = _key(images)
+            if key not in self._ready:
+                with torch.inference_mode(False), torch.no_grad():
+                    self._ready[key] = self._build(images)
+            return self._ready[key]
 
     def use(self, images: Tensor, backend: Backend):
         """Use the given backend for images of this size until the model changes."""
@@ -194,6 +231,8 @@ class Engine(Network):
         if requested != "eager":
             try:
                 return self._checked(requested, images)
+            except Unsteady:
+                raise
             except Exception as error:
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 log.warning("The backend %s is not used: %s. Going on with eager.", requested, reason)
@@ -209,18 +248,23 @@ class Engine(Network):
         """
         sizes = (self.chunk,) if self.chunk else CPU_CHUNKS if images.device.type == "cpu" else GPU_CHUNKS
         noise = torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
-        threads = self.threads or torch.get_num_threads()
-        reference, _ = BACKENDS["eager"](self.model, noise, "fp32", sizes, threads)
-        expected = reference(noise)
-        network, supported = BACKENDS[name](self.model, noise, self.precision, sizes, threads)
-        difference = (network(batch_of(noise, supported[0])) - batch_of(expected, supported[0])).abs().max()
-        difference = float(difference / expected.abs().max().clamp(min=1))
+        tried = torch.cat([noise[:1], torch.zeros_like(noise[:1]), noise[1:]])  # a black image, as masks of 0 leave it
+        threads, model = self.threads or torch.get_num_threads(), _Logits(self.model)
+        reference, _ = BACKENDS["eager"](model, noise, "fp32", sizes, threads)
+        expected, difference = reference(tried), 0.0
+        if _relative(reference(tried[:1]), expected[:1]) > TOLERANCE["tf32"]:
+            raise Unsteady(UNSTEADY)
+        network, supported = BACKENDS[name](model, noise, self.precision, sizes, threads)
+        if name != "eager" or self.precision != "fp32":
+            if not expected.isfinite().all():
+                raise ValueError("the model's logits for a black image are NaN or infinite")
+            difference = _relative(network(batch_of(tried, supported[0])), batch_of(expected, supported[0]))
         if not difference <= TOLERANCE[self.precision]:
             raise ValueError(f"its logits are off by {difference:.2g}, but only {TOLERANCE[self.precision]} is allowed")
         chunk, rate = _fastest_chunk(network, noise, supported)
         if name != "eager" and self.backend == "auto" and rate < (eager := images_per_second(reference, noise)):
             raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {eager:.0f}")
-        return Backend(name, network, chunk, rate, threads)
+        return Backend(name, network, chunk, rate, threads, difference)
 
     def _shrink(self, backend: Backend) -> Backend:
         smaller = replace(backend, chunk=backend.chunk // 2)
@@ -250,8 +294,21 @@ def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:
     return live[first], own
 
 
+class _Logits(nn.Module):
+    """A model that returns logits (N, C), whether it returns them so, as (N,) or (N, C, 1, 1), or in an object."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        output = self.model(images)
+        logits = getattr(output, "logits", output)
+        return logits if logits.ndim == 2 else logits[:, None] if logits.ndim == 1 else logits.flatten(1)
+
+
 class _Masking(nn.Module):
-    """Module: feature maps (n, h, w) and an image (3, H, W) -> masked images (n, 3, H, W), as Evidence masks them."""
+    """Module: feature maps (n, h, w) and an image (channels, H, W) -> masked images (n, channels, H, W)."""
 
     def __init__(self, evidence: Evidence):
         super().__init__()
@@ -284,6 +341,11 @@ def images_per_second(network: Function, images: Tensor, seconds: float = 0.04) 
         _wait(images.device)
         times.append(time.perf_counter() - start)
     return len(images) / min(times)
+
+
+def _relative(logits: Tensor, expected: Tensor) -> float:
+    """Return the largest difference, relative to the largest expected logit (at least 1)."""
+    return float((logits - expected).abs().max() / expected.abs().max().clamp(min=1))
 
 
 def _wait(device: torch.device):
@@ -352,7 +414,7 @@ def accelerate(
     and a warning of one line says so. If eager is faster, it also replaces the backend that `auto` chooses.
 
     Args:
-        model: classifier, images (N, 3, H, W) -> logits (N, C).
+        model: classifier, images (N, channels, H, W) -> logits (N, C).
         backend: `auto`: OpenVINO for float32 on a CPU, otherwise eager. `openvino`. `compile`: it takes half a minute
             to build and needs a C++ compiler on a CPU. `eager`.
         precision: of the passes without gradient: `fp32`, `tf32` (on an NVIDIA GPU), `bf16` or `fp16`. If the backend

@@ -1,8 +1,8 @@
 """The backends, which compute a batch of images: OpenVINO, torch.compile, or PyTorch in eager mode.
 
 A builder takes (model, example images, precision, batch sizes to try, threads). It returns a function, images
-(n, 3, H, W) -> logits (n, C) in float32, and the batch sizes that the function supports. It raises an error if it
-cannot support the model, the precision or the number of threads.
+(n, channels, H, W) -> logits (n, C) in float32, and the batch sizes that the function supports. It raises an error if
+it cannot support the model, the precision or the number of threads.
 """
 
 import sys
