@@ -199,13 +199,15 @@ def test_notebooks_runs_them_and_says_where_to_look(tmp_path, capsys, monkeypatc
     assert str(tmp_path / "out" / "index.html") in printed
     assert main(["notebooks", *folders]) == 1
     assert "01_fails stopped in cell 1: ZeroDivisionError" in capsys.readouterr().err
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photo.jpg").touch()
-    notebook(tmp_path, "02_file", "photo = 'x'", f"assert photo == {str(tmp_path / 'photo.jpg')!r}")
-    assert main(["notebooks", "02", *folders, "-p", "photo", "photo.jpg"]) == 0
+    (tmp_path / "caller").mkdir()
+    monkeypatch.chdir(tmp_path / "caller")
+    declared = "folder = ''  # type: path\nsize = 3"
+    notebook(tmp_path, "02_path", declared, f"assert (folder, size) == ({str(tmp_path / 'caller' / '2007')!r}, 9)")
+    assert main(["notebooks", "02", *folders, "-p", "folder", "2007", "-p", "size", "9"]) == 0
     for wrong, sentence in (
         (["09"], "No notebook starts with '09'"),
         (["-p", "colour", "3"], "has the parameter 'colour'"),
+        (["-p", "size", "big"], "The parameter size is 'big'; in 02_path it has the type int, and is 3 by default."),
     ):
         assert main(["notebooks", *wrong, *folders]) == 2
         assert sentence in capsys.readouterr().err

@@ -84,10 +84,7 @@ def bench_command(
 def notebooks_command(notebooks: Sequence[str], out: Path, figures: Path, parameters: Sequence[Sequence[str]]) -> int:
     from unioncam_lab import headless
 
-    def value(text: str):  # the path of a file, which a notebook needs whole, or a literal
-        return str(Path(text).resolve()) if Path(text).is_file() else literal(text)
-
-    runs = headless.execute(headless.find(notebooks), out, figures, {name: value(text) for name, text in parameters})
+    runs = headless.execute(headless.find(notebooks), out, figures, dict(parameters))
     failed = [each for each in runs if each.error]
     print(f"\n{len(runs) - len(failed)} of {len(runs)} notebooks ran in {sum(each.seconds for each in runs):.0f} s.")
     print(f"  read      {out / 'index.html'}")
@@ -173,7 +170,13 @@ def parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--out", type=Path, default=Path("build"), help="folder for executed notebooks and pages")
     notebooks.add_argument("--figures", type=Path, default=Path("figures"), help="folder for the pictures")
     notebooks.add_argument(
-        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter; a path is relative to the current folder, but demo is the data set, and ./demo a path",
     )
 
     train = add(
