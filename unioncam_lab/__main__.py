@@ -31,8 +31,14 @@ def run_command(out: Path, protocol: Sequence[str], elsewhere: bool, **options) 
     given = {name: value for name, value in options.items() if value is not None}
     made = run(Setup(protocol=LabProtocol(**chosen), **given), out=out, elsewhere=elsewhere)
     print(f"{made.records['image'].nunique() if len(made.records) else 0} images are in {out / 'records.parquet'}.")
-    for name, reason in made.info["skipped"].items():
+    skipped = made.info["skipped"]
+    for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
+    if made.records.empty:
+        name, reason = next(iter(skipped.items()))
+        every = f"Every picture was skipped, {len(skipped)} in all; the first is {name}: {reason}"
+        print(f"unioncam run: {every}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -113,7 +119,7 @@ def readme_command() -> int:
 
 
 def _names(text: str) -> list[str]:
-    return text.split(",")
+    return [name.strip() for name in text.split(",")]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -192,7 +198,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. An error is one sentence on stderr; the exit status is 2, or 130 if it was interrupted."""
+    """Run a command, and return its exit status.
+
+    It is 0; 1 if a notebook failed or a run skipped all its pictures; 2 after an error, which is one sentence on
+    stderr; 130 if it was interrupted.
+    """
     options = vars(parser().parse_args(arguments))
     name, function = options.pop("command"), options.pop("function")
     try:
