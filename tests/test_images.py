@@ -5,6 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageOps
 
@@ -186,6 +187,28 @@ def test_colours_of_12_bits_in_16_are_refused(tmp_path, alpha):
     refused = r"colours\.png cannot be used: Its colours have 16 bits, .* stay below 4096: save it with 8 bits"
     with pytest.raises(ValueError, match=refused):
         load_photo(tmp_path / "colours.png")
+
+
+@pytest.mark.parametrize(
+    ("largest", "stated", "why"),
+    [
+        (16383, 16383, "it states that 16383 is white"),
+        (4095, 4095, "it states that 4095 is white"),
+        (4095, None, "its values stay below 4096"),
+        (4095, 1, "its values stay below 4096"),
+        (4096, None, None),
+        (16383, 255, None),
+        (4095, 65535, None),
+    ],
+)
+def test_colours_of_16_bits_need_the_white_of_16_bits(tmp_path, largest, stated, why):
+    colours, tags = np.full((20, 40, 3), largest, np.uint16), [(281, "H", 3, (stated,) * 3)] if stated else []
+    tifffile.imwrite(tmp_path / "colours.tif", colours, photometric="rgb", extratags=tags)
+    if why is None:
+        assert corners(load_photo(tmp_path / "colours.tif", 32)) == [[largest // 256] * 3] * 2
+    else:
+        with pytest.raises(ValueError, match=rf"colours\.tif cannot be used: .* the upper 8, but {why}: save it"):
+            load_photo(tmp_path / "colours.tif")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])

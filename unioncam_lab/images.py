@@ -89,9 +89,11 @@ def _grey_in_8_bits(photo: Image.Image, white: float | None, stated: list[float]
 def _check_colours_of_16_bits(photo: Image.Image, stated: list[float]):
     """Pillow has kept the upper 8 bits of each colour, which are the colour only if white is 65535."""
     brightest = max(photo.getchannel(band).getextrema()[1] for band in photo.getbands() if band != "A")
-    dark = 256 * (brightest + 1) <= DARK
-    if min(stated) < 65535 if stated else dark:
-        why = f"it states that {min(stated):g} is white" if stated else f"its values stay below {DARK}"
+    white = next((value for value in stated if value >= 256 * brightest), None)
+    if white is None and 256 * (brightest + 1) > DARK:
+        white = 65535
+    if white != 65535:
+        why = f"it states that {white:g} is white" if white else f"its values stay below {DARK}"
         raise ValueError(
             f"Its colours have 16 bits, of which Pillow reads the upper 8, but {why}: save it with 8 bits for each "
             "colour."
