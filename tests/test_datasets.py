@@ -3,14 +3,19 @@
 import hashlib
 import pickle
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
 from unioncam_lab.datasets import (
     LISTS,
+    OTHER_SUFFIXES,
+    PHOTO_SUFFIXES,
     boxed_scene,
     by_class,
     compose_mosaic,
@@ -19,7 +24,7 @@ from unioncam_lab.datasets import (
     pictures,
     sample,
 )
-from unioncam_lab.images import DEMO_PHOTOS, Picture, demo_photo
+from unioncam_lab.images import DEMO_PHOTOS, Picture, demo_photo, load_photo
 from unioncam_lab.scenes import compose_scene
 
 # A photo of 40×20 pixels, and what VOC says of it: pixels are counted from 1, and the last one is included.
@@ -48,6 +53,50 @@ def test_the_demo_photos_are_a_set_of_pictures():
     assert [picture.id for picture in found] == list(DEMO_PHOTOS)
     assert found[0].label == "espresso"
     assert torch.equal(found[2].read(64, "square"), demo_photo("chelsea", 64).image)
+
+
+def test_every_format_that_pillow_reads_is_a_picture(tmp_path, caplog):
+    names = ["a.jfif", "b.JPE", "c.webp", "d.tif", "e.jp2", "f.ppm", *(["g.avif"] if features.check("avif") else [])]
+    for name in names:
+        jpeg(tmp_path / name)
+    for name in ("notes.txt", "labels.csv", "Thumbs.db"):
+        (tmp_path / name).touch()
+    found = pictures(str(tmp_path))
+    assert [picture.id for picture in found] == names
+    for picture in found:
+        assert (255 * picture.read(8, "square")).mean((1, 2)).tolist() == pytest.approx([90, 120, 30], abs=3)
+    assert not caplog.records
+
+
+def test_pictures_that_cannot_be_read_are_counted_in_one_warning(tmp_path, caplog):
+    jpeg(tmp_path / "a.png")
+    for name in ("1.dcm", "more/2.heic", "3.HEIC"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.heic").mkdir()
+    assert [picture.id for picture in pictures(str(tmp_path))] == ["a.png"]
+    line = f"3 files of {tmp_path} are left out: 2 .heic, 1 .dcm; convert to PNG or JPEG."
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [("WARNING", line)]
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no picture, but 2 \.heic, 1 \.dcm: convert to PNG or JPEG\."):
+        pictures(str(tmp_path))
+    assert len(caplog.records) == 1
+
+
+def test_a_run_can_be_told_the_white_of_its_pictures(tmp_path):
+    Image.fromarray(np.full((8, 8), 2048, np.uint16)).save(tmp_path / "scan.png")
+    (scan,) = pictures(str(tmp_path))
+    with pytest.raises(ValueError, match=r"scan\.png cannot be used: Its largest value is 2048 of 65535"):
+        scan.read(8, "square")
+    told = pickle.loads(pickle.dumps(replace(scan, read=partial(load_photo, scan.file, white=4095))))
+    assert (255 * told.read(8, "square")).unique().tolist() == pytest.approx([128])
+    assert told == scan
+
+
+def test_a_build_of_pillow_without_a_format_does_not_promise_it():
+    assert (".avif" in PHOTO_SUFFIXES) == bool(features.check("avif")) == (".avif" not in OTHER_SUFFIXES)
+    assert {".jpg", ".jpeg", ".jfif", ".png", ".tif", ".tiff", ".gif", ".bmp", ".webp"} <= PHOTO_SUFFIXES
+    assert not PHOTO_SUFFIXES & {".pdf", ".mpg", ".heic", ".svg", ".h5"}
 
 
 def test_composed_scenes_are_a_set_of_pictures():

@@ -1,7 +1,11 @@
 """Tests of images: photos of every kind that a user may have, boxes, and the ground truth."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image, ImageOps
 
@@ -82,6 +86,129 @@ def test_grey_becomes_three_equal_channels(tmp_path, mode):
     black_and_white = Image.new("L", (40, 20), 255)
     black_and_white.paste(0, (0, 0, 20, 20))
     assert corners(saved(tmp_path, black_and_white.convert(mode), "photo.png")) == [[0, 0, 0], [255, 255, 255]]
+
+
+def steps(*values):
+    """A grey photo of 16 bits, with a vertical stripe of each value."""
+    return Image.fromarray(np.repeat(np.array([values], np.uint16), 40 // len(values), 1).repeat(20, 0))
+
+
+def packed_12_bits(*values):
+    """A TIFF whose pixels have 12 bits, two of them in three bytes; Pillow reads it, and cannot write it."""
+    row = "".join(f"{value:012b}" for value in values)
+    pixels = int(row, 2).to_bytes(len(row) // 8, "big") * 20
+    entries = {256: len(values), 257: 20, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 20, 279: len(pixels)}
+    tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(entries)) + tags + bytes(4)
+
+
+def png_of_16_bits(colours):
+    """A PNG with 16 bits for each colour, from (height, width, 3 or 4); Pillow reads it, and cannot write it."""
+    height, width, channels = colours.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours))
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+UNSTATED = r"Its largest value is 4095 of 65535, and it does not state which value is white: .*white=4095.*65535\.$"
+
+
+@pytest.mark.parametrize(
+    ("white", "expected"), [(4095, [128, 255]), (65535, [8, 16]), (8190, [64, 128]), (4095.0, [128, 255])]
+)
+def test_twelve_bits_in_sixteen_are_as_bright_as_the_white_that_is_given(tmp_path, white, expected):
+    steps(2048, 4095).save(tmp_path / "scan.png")
+    with pytest.raises(ValueError, match=rf"scan\.png cannot be used: {UNSTATED}"):
+        load_photo(tmp_path / "scan.png")
+    assert corners(load_photo(tmp_path / "scan.png", 32, white=white)) == [[grey] * 3 for grey in expected]
+
+
+@pytest.mark.parametrize("tag", [281, 341], ids=["MaxSampleValue", "SMaxSampleValue"])
+def test_a_tiff_that_states_its_white_is_as_bright_as_that(tmp_path, tag):
+    for name, white, scale in (("12.tif", 4095, 1), ("14.tif", 16383, 4)):
+        tensor = saved(tmp_path, steps(scale * 1024, scale * 2048), name, tiffinfo={tag: white})
+        assert corners(tensor) == [[64] * 3, [128] * 3]
+    assert corners(saved(tmp_path, steps(300, 900), "16.tif", tiffinfo={tag: 65535})) == [[1] * 3, [4] * 3]
+    assert corners(load_photo(tmp_path / "12.tif", 32, white=2048)) == [[128] * 3, [255] * 3], "what is given wins"
+
+
+@pytest.mark.parametrize("value", [4000, 255, 1], ids=["its largest value", "less than it has", "one of libtiff's"])
+def test_a_tag_that_is_no_white_is_not_believed(tmp_path, value):
+    with pytest.raises(ValueError, match="Its largest value is 4000 of 65535, and it does not state which"):
+        saved(tmp_path, steps(300, 4000), "scan.tif", tiffinfo={281: value})
+    assert corners(saved(tmp_path, steps(257, 25700), "scan.tif", tiffinfo={281: 25700})) == [[1] * 3, [100] * 3]
+
+
+def test_a_tiff_with_pixels_of_12_bits_is_as_bright_as_they_are(tmp_path):
+    (tmp_path / "packed.tif").write_bytes(packed_12_bits(*[1024] * 20, *[2048] * 20))
+    assert corners(load_photo(tmp_path / "packed.tif", 32)) == [[64] * 3, [128] * 3]
+
+
+def test_only_16_bits_that_stay_dark_need_a_white(tmp_path):
+    assert corners(saved(tmp_path, steps(0, 4096), "bright.png")) == [[0] * 3, [16] * 3]
+    assert corners(saved(tmp_path, steps(0, 0), "black.png")) == [[0] * 3, [0] * 3], "black whatever is white"
+    with pytest.raises(ValueError, match="Its largest value is 1 of 65535"):
+        saved(tmp_path, steps(0, 1), "dark.png")
+
+
+@pytest.mark.parametrize(
+    ("white", "message"),
+    [
+        (2000, r"Its values range from 300 to 4000; 0 to 2000 is expected\."),
+        (0, "white is 0; it is the value of white, above 0"),
+        ("4095", "white is '4095'; it is the value of white"),
+        (float("nan"), "white is nan; it is the value of white"),
+    ],
+)
+def test_a_wrong_white_is_one_sentence(white, message):
+    with pytest.raises(ValueError, match=message):
+        to_tensor(steps(300, 4000), 32, white=white)
+
+
+def test_a_photo_of_8_bits_has_no_white(tmp_path):
+    halves().save(tmp_path / "photo.png")
+    with pytest.raises(
+        ValueError, match=r"photo\.png cannot be used: white is 4095, but only a grey photo of more than"
+    ):
+        load_photo(tmp_path / "photo.png", white=4095)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_colours_of_12_bits_in_16_are_refused(tmp_path, alpha):
+    """Pillow reads the upper 8 of the 16 bits: of 12 bits in the lower part it leaves 4, nearly black."""
+    colours = np.zeros((20, 40, 3 + alpha), np.uint16)
+    colours[:, :20, 0], colours[:, 20:, 2], colours[..., 3:] = 65535, 257 * 100, 65535
+    (tmp_path / "colours.png").write_bytes(png_of_16_bits(colours))
+    assert corners(load_photo(tmp_path / "colours.png", 32)) == [[255, 0, 0], [0, 0, 100]]
+    colours[..., :3] //= 16
+    (tmp_path / "colours.png").write_bytes(png_of_16_bits(colours))
+    refused = r"colours\.png cannot be used: Its colours have 16 bits, .* stay below 4096: save it with 8 bits"
+    with pytest.raises(ValueError, match=refused):
+        load_photo(tmp_path / "colours.png")
+
+
+@pytest.mark.parametrize(
+    ("largest", "stated", "why"),
+    [
+        (16383, 16383, "it states that 16383 is white"),
+        (4095, 4095, "it states that 4095 is white"),
+        (4095, None, "its values stay below 4096"),
+        (4095, 1, "its values stay below 4096"),
+        (4096, None, None),
+        (16383, 255, None),
+        (4095, 65535, None),
+    ],
+)
+def test_colours_of_16_bits_need_the_white_of_16_bits(tmp_path, largest, stated, why):
+    colours, tags = np.full((20, 40, 3), largest, np.uint16), [(281, "H", 3, (stated,) * 3)] if stated else []
+    tifffile.imwrite(tmp_path / "colours.tif", colours, photometric="rgb", extratags=tags)
+    if why is None:
+        assert corners(load_photo(tmp_path / "colours.tif", 32)) == [[largest // 256] * 3] * 2
+    else:
+        with pytest.raises(ValueError, match=rf"colours\.tif cannot be used: .* the upper 8, but {why}: save it"):
+            load_photo(tmp_path / "colours.tif")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from runs import eager_tiny, notebook, starts, write_list
 from safetensors.torch import load_file
 
@@ -108,6 +109,41 @@ def test_the_command_line_goes_on_elsewhere_where_it_is_told_to(commanded, folde
     assert starts(load(tmp_path)) == [[1]] * 2
 
 
+def test_names_may_have_spaces_between_them(monkeypatch, folder, tmp_path):
+    monkeypatch.setattr(experiment, "load_classifier", lambda *_: eager_tiny())
+    chosen = ["--methods", "grad_cam, union_cam:theta=60", "--metrics", " drop , increase", "--limit", "1"]
+    assert main(["run", "--images", str(folder), *chosen, "--out", str(tmp_path / "run")]) == 0
+    made = load(tmp_path / "run")
+    assert made.info["options"]["methods"] == ["grad_cam", "union_cam:theta=60"]
+    assert made.info["options"]["metrics"] == ["drop", "increase"]
+
+
+def test_a_run_that_skips_every_picture_says_so_and_has_status_1(commanded, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / "pictures" / name).write_text("no picture")
+    for _ in range(2):  # also where that was found out before
+        assert commanded(tmp_path / "pictures", tmp_path / "run") == 1
+        printed = capsys.readouterr()
+        assert "skipped b.jpg: The photo" in printed.out
+        assert printed.err.startswith(
+            "unioncam run: Every picture was skipped, 2 in all; the first is a.png: The photo"
+        )
+        assert printed.err.count("\n") == 1
+    Image.new("RGB", (16, 16)).save(tmp_path / "pictures" / "c.png")
+    assert commanded(tmp_path / "pictures", tmp_path / "another") == 0
+    printed = capsys.readouterr()
+    assert "skipped a.png" in printed.out
+    assert printed.err == ""
+
+
+def test_a_run_takes_a_folder_from_where_it_is_called(commanded, folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "2007").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    assert commanded("2007", "mine", "--limit", 2) == 0
+    assert len(load(tmp_path / "mine").records) == 2
+
+
 def asked(*arguments):
     """Run a command in its own process."""
     command = [sys.executable, "-m", "unioncam_lab", *arguments]
@@ -199,13 +235,15 @@ def test_notebooks_runs_them_and_says_where_to_look(tmp_path, capsys, monkeypatc
     assert str(tmp_path / "out" / "index.html") in printed
     assert main(["notebooks", *folders]) == 1
     assert "01_fails stopped in cell 1: ZeroDivisionError" in capsys.readouterr().err
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photo.jpg").touch()
-    notebook(tmp_path, "02_file", "photo = 'x'", f"assert photo == {str(tmp_path / 'photo.jpg')!r}")
-    assert main(["notebooks", "02", *folders, "-p", "photo", "photo.jpg"]) == 0
+    (tmp_path / "caller").mkdir()
+    monkeypatch.chdir(tmp_path / "caller")
+    declared = "folder = ''  # type: path\nsize = 3"
+    notebook(tmp_path, "02_path", declared, f"assert (folder, size) == ({str(tmp_path / 'caller' / '2007')!r}, 9)")
+    assert main(["notebooks", "02", *folders, "-p", "folder", "2007", "-p", "size", "9"]) == 0
     for wrong, sentence in (
         (["09"], "No notebook starts with '09'"),
         (["-p", "colour", "3"], "has the parameter 'colour'"),
+        (["-p", "size", "big"], "The parameter size is 'big'; in 02_path it has the type int, and is 3 by default."),
     ):
         assert main(["notebooks", *wrong, *folders]) == 2
         assert sentence in capsys.readouterr().err

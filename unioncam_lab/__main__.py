@@ -31,8 +31,14 @@ def run_command(out: Path, protocol: Sequence[str], elsewhere: bool, **options) 
     given = {name: value for name, value in options.items() if value is not None}
     made = run(Setup(protocol=LabProtocol(**chosen), **given), out=out, elsewhere=elsewhere)
     print(f"{made.records['image'].nunique() if len(made.records) else 0} images are in {out / 'records.parquet'}.")
-    for name, reason in made.info["skipped"].items():
+    skipped = made.info["skipped"]
+    for name, reason in skipped.items():
         print(f"skipped {name}: {reason}")
+    if made.records.empty:
+        name, reason = next(iter(skipped.items()))
+        every = f"Every picture was skipped, {len(skipped)} in all; the first is {name}: {reason}"
+        print(f"unioncam run: {every}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -84,10 +90,7 @@ def bench_command(
 def notebooks_command(notebooks: Sequence[str], out: Path, figures: Path, parameters: Sequence[Sequence[str]]) -> int:
     from unioncam_lab import headless
 
-    def value(text: str):  # the path of a file, which a notebook needs whole, or a literal
-        return str(Path(text).resolve()) if Path(text).is_file() else literal(text)
-
-    runs = headless.execute(headless.find(notebooks), out, figures, {name: value(text) for name, text in parameters})
+    runs = headless.execute(headless.find(notebooks), out, figures, dict(parameters))
     failed = [each for each in runs if each.error]
     print(f"\n{len(runs) - len(failed)} of {len(runs)} notebooks ran in {sum(each.seconds for each in runs):.0f} s.")
     print(f"  read      {out / 'index.html'}")
@@ -116,7 +119,7 @@ def readme_command() -> int:
 
 
 def _names(text: str) -> list[str]:
-    return text.split(",")
+    return [name.strip() for name in text.split(",")]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -173,7 +176,13 @@ def parser() -> argparse.ArgumentParser:
     notebooks.add_argument("--out", type=Path, default=Path("build"), help="folder for executed notebooks and pages")
     notebooks.add_argument("--figures", type=Path, default=Path("figures"), help="folder for the pictures")
     notebooks.add_argument(
-        "-p", dest="parameters", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter"
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter; a path is relative to the current folder, but demo is the data set, and ./demo a path",
     )
 
     train = add(
@@ -189,7 +198,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. An error is one sentence on stderr; the exit status is 2, or 130 if it was interrupted."""
+    """Run a command, and return its exit status.
+
+    It is 0; 1 if a notebook failed or a run skipped all its pictures; 2 after an error, which is one sentence on
+    stderr; 130 if it was interrupted.
+    """
     options = vars(parser().parse_args(arguments))
     name, function = options.pop("command"), options.pop("function")
     try:

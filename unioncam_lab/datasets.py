@@ -1,8 +1,9 @@
 """The catalogue of data sets: `pictures(name)` lists the pictures of one, `sample` and `listed` choose among them."""
 
 import hashlib
+import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from unioncam_lab import DATA
@@ -29,8 +31,16 @@ from unioncam_lab.images import (
 from unioncam_lab.scenes import compose_scene
 from unioncam_lab.shapes import draw_scene
 
+log = logging.getLogger(__name__)  # each warning is one line on stderr
+
 LISTS = DATA / "lists"
-PHOTO_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# Of these formats the ones that the installed Pillow reads: one without AVIF does not register its suffixes.
+PHOTO_FORMATS = {"AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"}
+PHOTO_SUFFIXES = {suffix for suffix, kind in Image.registered_extensions().items() if kind in PHOTO_FORMATS}
+# Pictures that have to be converted.
+PHONES, CAMERAS = {".avif", ".heic", ".heif", ".hif", ".jxl"}, {".arw", ".cr2", ".cr3", ".dng", ".nef", ".raf", ".raw"}
+SCANS, DRAWINGS = {".dcm", ".dicom", ".nii", ".nrrd"}, {".ai", ".eps", ".exr", ".hdr", ".psd", ".svg", ".tga", ".xcf"}
+OTHER_SUFFIXES = (PHONES | CAMERAS | SCANS | DRAWINGS) - PHOTO_SUFFIXES
 SCENES = 100  # of each kind, in the data sets "scenes" and "shapes"
 MOSAICS = 200
 
@@ -42,7 +52,8 @@ def pictures(name: str) -> list[Picture]:
         name: one of
 
             demo                the DEMO_PHOTOS
-            FOLDER              every picture in a folder and below it; for their labels see `label_of`
+            FOLDER              every picture in a folder and below it; for their labels see `label_of`. One warning
+                                counts the pictures of formats that cannot be read
             ilsvrc2012:FOLDER   ILSVRC2012's validation set: ILSVRC2012_val_*.JPEG, in one folder or one for each class
             voc2007:FOLDER      VOC2007's test set, in the folder in which VOCdevkit was unpacked, or in VOC2007 itself
 
@@ -260,9 +271,16 @@ def _file_picture(dataset: str, path: Path, root: Path, label: str | None = None
 
 def _folder(dataset: str, folder: str) -> list[Picture]:
     root = _existing(folder)
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
+    known = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES | OTHER_SUFFIXES)
+    files = [path for path in known if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()]
+    left_out = [path.suffix.lower() for path in known if path.suffix.lower() in OTHER_SUFFIXES and path.is_file()]
+    counted = ", ".join(f"{count} {suffix}" for suffix, count in Counter(left_out).most_common())
     if not files:
-        raise FileNotFoundError(f"The folder {root} holds no picture ({', '.join(sorted(PHOTO_SUFFIXES))}).")
+        instead = f", but {counted}: convert to PNG or JPEG" if counted else f" ({', '.join(sorted(PHOTO_SUFFIXES))})"
+        raise FileNotFoundError(f"The folder {root} holds no picture{instead}.")
+    if left_out:
+        files_are = "1 file of %s is" if len(left_out) == 1 else f"{len(left_out)} files of %s are"
+        log.warning(f"{files_are} left out: %s; convert to PNG or JPEG.", root, counted)
     return [_file_picture(dataset, path, root, label_of(path.relative_to(root).as_posix())) for path in files]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,30 +16,88 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 Fit = Literal["square", "center-crop"]
 SceneKind = Literal["one", "two of a class", "two classes"]
+WHITES = {2**bits - 1 for bits in range(8, 17)}  # the values of white that a TIFF's tags can state
+DARK = 4096  # 16 bits that stay below may be 12, or fewer
 
 
-def to_tensor(photo: Image.Image, size: int = 224, fit: Fit = "square") -> Tensor:
+def to_tensor(photo: Image.Image, size: int = 224, fit: Fit = "square", white: float | None = None) -> Tensor:
     """A Pillow image of any mode as RGB (3, size, size), float32 in [0, 1].
 
     The photo is turned upright by its EXIF orientation, transparent pixels are blended with white, and 16 bits become
     8. The part of it that `visible_part` returns is then resized with antialiased bilinear interpolation.
 
+    Args:
+        photo: the image, best as `Image.open` returns it: once its pixels were read, Pillow does not tell that its
+            colours had 16 bits.
+        size: side of the square in pixels.
+        fit: as in `visible_part`.
+        white: the value of white in a grey photo of more than 8 bits, as 4095 for 12 bits. By default the one that a
+            TIFF states, otherwise 65535.
+
     Raises:
-        ValueError: `fit` is unknown, or the photo has values that 8 or 16 bits cannot hold.
+        ValueError: `fit` is unknown; the photo has values that 8 or 16 bits cannot hold, or above white; its values
+            stay below 4096 of 65535 and it does not state which one is white; `white` is given for another photo.
     """
+    stated = _stated_whites(photo)
+    deep = photo.format in ("PNG", "TIFF") and ";16" in str(photo.tile)
     photo = ImageOps.exif_transpose(photo)
     if photo.mode.startswith("I"):
-        values = np.asarray(photo)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"Its values range from {values.min()} to {values.max()}; 8 or 16 bits are expected.")
-        photo = Image.fromarray((values / 257).round().astype(np.uint8))
+        photo = _grey_in_8_bits(photo, white, stated)
     elif photo.mode == "F":
         raise ValueError("Its values are floating point; 8 or 16 bits are expected.")
+    elif white is not None:
+        raise ValueError(
+            f"white is {white!r}, but only a grey photo of more than 8 bits has it; this one is {photo.mode}."
+        )
+    elif deep:
+        _check_colours_of_16_bits(photo, stated)
     if photo.has_transparency_data:
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo.convert("RGBA"))
     photo = photo.convert("RGB")
     photo = photo.resize((size, size), Image.Resampling.BILINEAR, visible_part(*photo.size, fit))
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1).float() / 255
+
+
+def _stated_whites(photo: Image.Image) -> list[float]:
+    """The values of white that a TIFF states: in SMaxSampleValue or MaxSampleValue, or by having 9 to 15 bits.
+
+    The tags may also hold just the largest value of the picture, so only what a number of bits can hold counts. A PNG
+    states none: its sBIT counts the bits of values that are scaled to 65535.
+    """
+    tags, bits = getattr(photo, "tag_v2", {}), ExifTags.Base.BitsPerSample
+    stated = [*tags.get(ExifTags.Base.SMaxSampleValue, ()), *tags.get(ExifTags.Base.MaxSampleValue, ())]
+    stated += [2**each - 1 for each in tags.get(bits, ()) if each < 16]
+    return [white for white in stated if white in WHITES]
+
+
+def _grey_in_8_bits(photo: Image.Image, white: float | None, stated: list[float]) -> Image.Image:
+    values = np.asarray(photo)
+    smallest, largest = values.min(), values.max()
+    if white is not None and not (isinstance(white, Real) and 0 < white < np.inf):
+        raise ValueError(f"white is {white!r}; it is the value of white, above 0, such as 4095.")
+    if smallest < 0 or largest > (white or 65535):
+        raise ValueError(f"Its values range from {smallest} to {largest}; 0 to {white or 65535} is expected.")
+    white = white or next((value for value in stated if value >= largest), None)
+    if white is None and 0 < largest < DARK:  # black is black whatever is white
+        raise ValueError(
+            f"Its largest value is {largest} of 65535, and it does not state which value is white: load it with that "
+            "value, as in load_photo(path, white=4095), or save it with values up to 65535."
+        )
+    return Image.fromarray((values / ((white or 65535) / 255)).round().astype(np.uint8))
+
+
+def _check_colours_of_16_bits(photo: Image.Image, stated: list[float]):
+    """Pillow has kept the upper 8 bits of each colour, which are the colour only if white is 65535."""
+    brightest = max(photo.getchannel(band).getextrema()[1] for band in photo.getbands() if band != "A")
+    white = next((value for value in stated if value >= 256 * brightest), None)
+    if white is None and 256 * (brightest + 1) > DARK:
+        white = 65535
+    if white != 65535:
+        why = f"it states that {white:g} is white" if white else f"its values stay below {DARK}"
+        raise ValueError(
+            f"Its colours have 16 bits, of which Pillow reads the upper 8, but {why}: save it with 8 bits for each "
+            "colour."
+        )
 
 
 def visible_part(width: int, height: int, fit: Fit) -> tuple[float, float, float, float]:
@@ -86,7 +145,7 @@ def blur(image: Tensor) -> Tensor:
     return image
 
 
-def load_photo(path: str | Path, size: int = 224, fit: Fit = "square") -> Tensor:
+def load_photo(path: str | Path, size: int = 224, fit: Fit = "square", white: float | None = None) -> Tensor:
     """The photo in a file as RGB (3, size, size), float32 in [0, 1]; see `to_tensor`.
 
     Raises:
@@ -98,8 +157,7 @@ def load_photo(path: str | Path, size: int = 224, fit: Fit = "square") -> Tensor
         raise FileNotFoundError(f"There is no photo {path}.")
     try:
         with Image.open(path) as photo:
-            photo.load()
-            return to_tensor(photo, size, fit)
+            return to_tensor(photo, size, fit, white)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"The photo {path} cannot be used: {error}") from error
 
