@@ -67,8 +67,9 @@ class Network:
         return torch.cat([self(make(i, min(i + self.batch, count))) for i in range(0, count, self.batch)])
 
     def check(self, images: Tensor, logits: Tensor):
-        """Raise a ValueError if an image is scored otherwise than the model scored it, whose logits are given."""
-        far = (self(images) - logits).abs().max() > 0.05 * logits.abs().max()
+        """Raise a ValueError if images are scored otherwise, beside black ones, than by the model: `logits` are its."""
+        again = self(torch.cat([images, 0 * images]))[: len(images)]
+        far = (again - logits).abs().max() > (0.01 if images.dtype.itemsize > 2 else 0.1) * logits.abs().max()
         _need(not far, "The logits of an image change from call to call, or with the other images of a batch.")
 
     def region_pass(self, evidences: Sequence["Evidence"]) -> list[Tensor | None]:
@@ -436,9 +437,8 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     """Refuse what cannot be the feature maps (N, K, h, w) of these images, and warn of maps with a single position."""
     (h, w), (H, W) = maps.shape[-2:] if maps.ndim == 4 else (0, 0), images.shape[2:]
     shown = f"The layer {name} gives {list(maps.shape)} for images {list(images.shape)}"
-    # Rounding changes h / H by a few pixels, another layout by a factor. Pooling to a square is usual in a CNN.
+    # Rounding changes h / H by some pixels, channels at the end by a factor, or not if K = h = w. Squares can be pooled.
     good = len(maps) == len(images) and h and (abs(h / H - w / W) <= 2 / H + 2 / W or (h == w and not told))
-    # The outputs of these two have their channels last, which does not show where K = h = w.
     linear = not told and any(isinstance(module, nn.LayerNorm | nn.Linear) for module in layer.modules())
     good = good and not (linear and h == w == maps.shape[1])
     _need(good, f"{shown}, not N×K×h×w; reshape_transform=lambda y: y.movedim(-1, 1), as an example, reads N×h×w×K.")

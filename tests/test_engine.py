@@ -19,11 +19,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TinyCNN, state
+from tiny import TinyClassifier, TinyCNN, state
 from torch import nn
 from torchvision import models
 
-from unioncam_core import Protocol, UnionCAM, capture, score_regions, union_cam
+from unioncam_core import NonFiniteScore, Protocol, UnionCAM, capture, score_regions, union_cam
 from unioncam_lab import engine
 from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.engine import Engine, accelerate, backends
@@ -583,3 +583,111 @@ def test_load_classifier_accelerates(classifier):
     assert load_classifier("efficientnet_lite0", "cpu").gradient_free.backend == "auto"
     assert "gradient_free" not in dict(classifier.named_modules())
     assert not [key for key in classifier.state_dict() if "gradient_free" in key]
+
+
+@pytest.fixture
+def little():
+    return torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+class Cooled(TinyClassifier):
+    """A network with a setting that no tensor holds."""
+
+    temperature = 1.0
+
+    def forward(self, images):
+        return super().forward(images) / self.temperature
+
+
+def cooled(model):
+    model.temperature = 5.0
+
+
+def through_data(model):
+    model.fc.weight.data *= 1.5
+
+
+@pytest.mark.parametrize("change", [cooled, through_data])
+def test_a_change_that_no_version_shows_is_noticed_when_the_model_is_explained(change, little, caplog):
+    fast, plain = accelerate(Cooled(), "openvino", chunk=4, progress=False), Cooled()
+    before = UnionCAM(fast, ["relu2"])(little)
+    assert not caplog.messages
+    change(fast)
+    change(plain)
+    maps = UnionCAM(fast, ["relu2"])(little)
+    np.testing.assert_allclose(maps, UnionCAM(plain, ["relu2"])(little), atol=1e-4)
+    assert np.abs(maps - before).max() > 1e-3
+    assert caplog.messages == ["The model has changed since the backend openvino was built: it is built again."]
+    UnionCAM(fast, ["relu2"])(little)
+    assert len(caplog.messages) == 1
+
+
+class Relative(TinyClassifier):
+    """A network that divides an image by its largest value: a black image has no finite logits."""
+
+    def forward(self, images):
+        return super().forward(images / images.amax((1, 2, 3), keepdim=True))
+
+
+def test_a_black_image_without_finite_logits_is_refused_with_and_without_acceleration(little, caplog):
+    for model in (Relative(), accelerate(Relative(), "openvino", chunk=4, progress=False)):
+        with pytest.raises(NonFiniteScore, match="NaN or infinite values for the black image"):
+            UnionCAM(model, ["relu2"])(little)
+    assert caplog.messages == [
+        "The backend openvino is not used: the model's logits for a black image are NaN or infinite. "
+        "Going on with eager."
+    ]
+
+
+class Unsteady(TinyClassifier):
+    """A network whose logits for an image are not always the same."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, images):
+        x = self.features(images)
+        x = nn.functional.dropout(x) if self.kind == "dropout" else x - x.mean(0, keepdim=True)
+        return self.fc(x.flatten(1))
+
+
+@pytest.mark.parametrize("kind", ["dropout", "batch"])
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_model_whose_logits_are_not_always_the_same_is_refused(little, kind, fast):
+    model = Unsteady(kind)
+    model = accelerate(model, "auto", progress=False) if fast else model
+    with pytest.raises(ValueError, match="logits of an image change from call to call, or with the other images"):
+        UnionCAM(model, ["relu2"])(little[:1])
+
+
+class Answer:
+    """What the classifiers of `transformers` return."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class Other(TinyCNN):
+    """A network with another number of channels and another form of output."""
+
+    def __init__(self, channels, form):
+        super().__init__(classes=1 if form == "(N,)" else 5)
+        self.conv1, self.form = nn.Conv2d(channels, 4, 3, padding=1), form
+        self.float()
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return {"(N,)": logits[:, 0], "(N, C, 1, 1)": logits[:, :, None, None], "an object": Answer(logits)}[self.form]
+
+
+@pytest.mark.parametrize("form", ["(N,)", "(N, C, 1, 1)", "an object"])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_number_of_channels_and_any_form_of_logits(channels, form, caplog):
+    images = torch.rand(2, channels, 12, 12)
+    model = Other(channels, form)
+    plain = UnionCAM(model, ["relu2"])(images, [0, 1])
+    fast = accelerate(model, "openvino", chunk=4, progress=False)
+    assert fast.gradient_free(images).shape == (2, 1 if form == "(N,)" else 5)
+    np.testing.assert_allclose(UnionCAM(fast, ["relu2"])(images, [0, 1]), plain, atol=1e-4)
+    assert not caplog.messages
