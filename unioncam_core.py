@@ -437,7 +437,7 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     """Refuse what cannot be the feature maps (N, K, h, w) of these images, and warn of maps with a single position."""
     (h, w), (H, W) = maps.shape[-2:] if maps.ndim == 4 else (0, 0), images.shape[2:]
     shown = f"The layer {name} gives {list(maps.shape)} for images {list(images.shape)}"
-    # Rounding changes h / H by some pixels, channels at the end by a factor, or not if K = h = w. Squares can be pooled.
+    # Rounding changes h / H by some pixels, channels at the end by a factor, unless K = h = w. A square can be pooled.
     good = len(maps) == len(images) and h and (abs(h / H - w / W) <= 2 / H + 2 / W or (h == w and not told))
     linear = not told and any(isinstance(module, nn.LayerNorm | nn.Linear) for module in layer.modules())
     good = good and not (linear and h == w == maps.shape[1])
