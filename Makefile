@@ -45,11 +45,11 @@ check-fast: .venv/ready ## run the unit tests that take neither long, nor a note
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not notebook and not browser" $(ARGS)
 
 check-unit: .venv/ready ## run all unit tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # Not 16, whose outputs are seconds and never the same: the unit tests run it, as they do each of them, at a small size.
 check-stored: .venv/ready ## run the notebooks and compare with their stored outputs
-	@TQDM_DISABLE=1 UNIONCAM_FIGURES=$(CURDIR)/build/nbval $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore=notebooks/16_cost.ipynb notebooks
+	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 UNIONCAM_FIGURES=$(CURDIR)/build/nbval $(BIN)/python -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=600 --ignore=notebooks/16_cost.ipynb notebooks
 
 format: .venv/ready ## format the code, and fix what can be fixed automatically
 	@$(BIN)/ruff check --quiet --fix .

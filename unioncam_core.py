@@ -203,7 +203,7 @@ def capture(
             total = torch.cat([f_c.read(y[i : i + 1], f"image {i}".format) for i, f_c in enumerate(scorers)]).sum()
             found = torch.autograd.grad(total, parts, None, True, allow_unused=True) if total.requires_grad else ()
             known = len(found) and all(gradient is not None for gradient in found)
-            _need(known, f"The class score does not depend on the layer {name}: it has no gradient there.")
+            _need(known, f"The class score does not depend on the layer {name}, or is quantized: there is no gradient.")
             grads.append(reshape(torch.cat(found)))
     # A CPU is fastest while a batch stays in its cache, and often twice as fast in channels_last.
     forward = evaluation(model)(lambda x: _logits(model(x.contiguous(memory_format=torch.channels_last)), len(x)))
@@ -441,7 +441,9 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     good = len(maps) == len(images) and h and (abs(h / H - w / W) <= 2 / H + 2 / W or (h == w and not told))
     linear = not told and any(isinstance(module, nn.LayerNorm | nn.Linear) for module in layer.modules())
     good = good and not (linear and h == w == maps.shape[1])
-    _need(good, f"{shown}, not N×K×h×w; reshape_transform=lambda y: y.movedim(-1, 1), as an example, reads N×h×w×K.")
+    _need(
+        good, f"{shown}, not N×K×h×w: see reshape_transform, channels_last and vit_tokens of unioncam_lab.classifiers."
+    )
     if h * w == 1:
         names, called = {module: name for name, module in model.named_modules()}, []
         with torch.nn.modules.module.register_module_forward_hook(lambda m, _, y: called.append((names.get(m), y))):
