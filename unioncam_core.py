@@ -442,7 +442,8 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     linear = not told and any(isinstance(module, nn.LayerNorm | nn.Linear) for module in layer.modules())
     good = good and not (linear and h == w == maps.shape[1])
     _need(
-        good, f"{shown}, not N×K×h×w: see reshape_transform, channels_last and vit_tokens of unioncam_lab.classifiers."
+        good,
+        f"{shown}, not N×K×h×w; a reshape_transform makes it so: see channels_last and vit_tokens of unioncam_lab.",
     )
     if h * w == 1:
         names, called = {module: name for name, module in model.named_modules()}, []
