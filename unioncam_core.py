@@ -441,10 +441,7 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     good = len(maps) == len(images) and h and (abs(h / H - w / W) <= 2 / H + 2 / W or (h == w and not told))
     linear = not told and any(isinstance(module, nn.LayerNorm | nn.Linear) for module in layer.modules())
     good = good and not (linear and h == w == maps.shape[1])
-    _need(
-        good,
-        f"{shown}, not N×K×h×w; a reshape_transform makes it so: see channels_last and vit_tokens of unioncam_lab.",
-    )
+    _need(good, f"{shown}, not N×K×h×w; reshape_transform makes it so, as channels_last or vit_tokens of unioncam_lab.")
     if h * w == 1:
         names, called = {module: name for name, module in model.named_modules()}, []
         with torch.nn.modules.module.register_module_forward_hook(lambda m, _, y: called.append((names.get(m), y))):
