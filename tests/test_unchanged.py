@@ -8,7 +8,7 @@ from torch import nn
 
 from fusioncam import FusionCAM
 from unioncam_core import UnionCAM, capture
-from unioncam_lab.classifiers import Classifier, LabProtocol
+from unioncam_lab.classifiers import LabProtocol, as_classifier, from_model
 from unioncam_lab.engine import Engine, accelerate
 from unioncam_lab.experiment import Setup, explain_picture, run
 from unioncam_lab.methods import find_method
@@ -86,7 +86,8 @@ USES = {
     "randomize_layers": lambda model, *_: randomize_layers(model),
     "a method of pytorch-grad-cam": lambda model, images, _: layer_cam(model, images),
     "examine": lambda model, *_: examine(model, 4),
-    "predict": lambda model, images, _: Classifier.predict(model, images[0]),
+    "as_classifier": lambda model, images, _: as_classifier(model).predict(images[0]),
+    "from_model": lambda model, images, _: from_model(model, "relu2", input_size=24, mean=0.5).predict(images[0]),
 }
 
 
