@@ -1,18 +1,20 @@
 """Tests of the methods against other libraries and plain loops in double precision, and of their names."""
 
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from others import Other, picture
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, LayerCAM, ScoreCAM
+from pytorch_grad_cam.utils.model_targets import BinaryClassifierOutputTarget, ClassifierOutputTarget
 from tiny import TinyCNN
 from torchcam.methods import GradCAM as TorchcamGradCAM
 from torchcam.methods import GradCAMpp
 
 from fusioncam import fusion_cam
-from unioncam_core import Protocol, capture, min_max, region_cam, union_cam, weighted_cam
+from unioncam_core import Network, NonFiniteScore, Protocol, capture, min_max, region_cam, union_cam, weighted_cam
 from unioncam_lab import methods
 from unioncam_lab.images import blur, demo_photo
 from unioncam_lab.methods import (
@@ -324,3 +326,93 @@ def test_controls_ask_the_network_nothing(evidence):
     unasked = replace(evidence, score=None)
     for name in methods.CONTROLS:
         assert find_method(name).explain(unasked).cam.shape == (12, 12)
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("GradCAM", GradCAM), ("LayerCAM", LayerCAM), ("ScoreCAM", ScoreCAM)])
+@pytest.mark.parametrize("target", [0, 1])
+def test_pytorch_grad_cam_explains_either_class_of_one_output(name, theirs, target):
+    network, image = Other(outputs=1), picture()
+    network.target_layer = network.maps
+    (evidence,) = capture(network, image[None], target_layer="maps", targets=[target])
+    with theirs(network, [network.maps]) as cam:
+        expected = cam(image[None], [BinaryClassifierOutputTarget(target)])[0]
+        other = cam(image[None], [BinaryClassifierOutputTarget(1 - target)])[0]
+    found = find_method(name, network).explain(evidence).cam
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.abs(expected - other).max() > 1e-3, "the two classes have different maps"
+
+
+def test_pytorch_grad_cam_explains_a_function_and_outputs_in_an_object():
+    plain, network, image = Other(), Other(names=True), picture()
+    network.target_layer = "maps"
+
+    def margin(outputs):
+        return outputs[2] - outputs[0]
+
+    (evidence,) = capture(network, image[None], target_layer="maps", targets=[margin])
+    with GradCAM(plain, [plain.maps]) as cam:
+        expected = cam(image[None], [margin])[0]
+        single = cam(image[None], [ClassifierOutputTarget(2)])[0]
+    np.testing.assert_allclose(find_method("GradCAM", network).explain(evidence).cam, expected, atol=1e-6)
+    assert np.abs(expected - single).max() > 0.01
+
+
+def test_pytorch_grad_cam_gets_what_reshapes_the_layers_output():
+    network, image = Other(last=True), picture()
+    network.target_layer, network.reshape_transform = network.maps, lambda output: output.movedim(-1, 1)
+    (evidence,) = capture(
+        network, image[None], target_layer="maps", targets=[1], reshape_transform=network.reshape_transform
+    )
+    with GradCAM(plain := Other(), [plain.maps]) as cam:
+        expected = cam(image[None], [ClassifierOutputTarget(1)])[0]
+    np.testing.assert_allclose(find_method("GradCAM", network).explain(evidence).cam, expected, atol=1e-6)
+
+
+def test_noise_of_the_image_is_told_apart_outside_0_to_1_too():
+    network = Other(2)
+    images = torch.stack([6 * picture(2) - 3, 6 * picture(2) - 3 + 1 / 300, picture(2)])
+    normalized, brighter, usual = capture(network, images, target_layer="maps")
+    assert torch.equal(random_map(normalized), random_map(normalized))
+    assert (random_map(normalized) - random_map(brighter)).abs().max() > 0.1
+    seed = zlib.crc32((255 * usual.image).round().to(torch.uint8).numpy().tobytes())  # as in all records
+    noise = torch.rand(6, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    torch.testing.assert_close(random_map(usual), min_max(usual.upsampled(noise[None])[0]))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_group_cam_is_a_loop_over_groups_of_any_images(channels):
+    network, image = Other(channels, outputs=1), picture(channels)
+    (evidence,) = capture(network, image[None], target_layer="maps", targets=[1])
+    blurred, cam = blur(image), torch.zeros(12, 12, dtype=torch.float64)
+    weighted = evidence.gradients.mean((1, 2), keepdim=True) * evidence.activations
+    with torch.no_grad():
+        for k in range(5):
+            mask = torch.nn.functional.interpolate(weighted[k].relu()[None, None], (12, 12), mode="bilinear")[0, 0]
+            if mask.max() > mask.min():
+                mask = (mask - mask.min()) / (mask.max() - mask.min())
+                mixed = mask * image + (1 - mask) * blurred
+                cam += (network(mixed[None]).sigmoid() - network(blurred[None]).sigmoid())[0] * mask
+    assert cam.max() > 0
+    torch.testing.assert_close(group_cam(evidence), min_max(cam.relu()))
+
+
+@pytest.mark.parametrize(("number", "name"), [(0, "the blurred image"), (2, "its blurred one by group 1")])
+def test_group_cams_scores_that_are_not_finite_name_their_image(evidence, number, name):
+    def broken(images):
+        outputs = evidence.score.network(images)
+        outputs[number] = torch.inf
+        return outputs
+
+    with pytest.raises(NonFiniteScore, match=f"for .*{name}"):
+        group_cam(replace(evidence, score=replace(evidence.score, network=Network(broken))), groups=3)
+
+
+def test_ones_own_method_can_return_an_array(evidence, monkeypatch):
+    for registry in ("METHODS", "TITLES", "NEED_REGIONS"):
+        monkeypatch.setattr(methods, registry, getattr(methods, registry).copy())
+
+    @methods.method("Array")
+    def as_array(evidence):
+        return grad_cam(evidence).numpy()
+
+    assert torch.equal(methods.METHODS["as_array"](evidence).cam, grad_cam(evidence))

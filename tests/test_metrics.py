@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from others import Other, picture
 from pytorch_grad_cam.metrics import arcc
 from torchcam.methods import GradCAM
 from torchcam.metrics import ClassificationMetric
 from torchmetrics.classification import BinaryJaccardIndex
 
-from unioncam_core import Network, Protocol, Scorer, capture
+from unioncam_core import Network, NonFiniteScore, Protocol, Scorer, UnionCAM, capture
 from unioncam_lab import metrics
 from unioncam_lab.images import blur, demo_photo
 from unioncam_lab.methods import fake_cam, find_method, grad_cam
@@ -167,6 +168,228 @@ def test_the_area_of_a_line_is_its_middle():
 def test_a_wrong_map_is_one_sentence(evidence, cam, message):
     with pytest.raises(ValueError, match=message):
         evaluate(evidence, [cam])
+
+
+# Every public function that takes a map: (evidence, map) -> a value.
+TAKE_A_MAP = {
+    "ranks": lambda evidence, cam: metrics.ranks(cam),
+    "perturbation": lambda evidence, cam: perturbation(evidence, cam, "insertion")[2],
+    "evaluate": lambda evidence, cam: evaluate(evidence, [cam])[0],
+    "explain_again": lambda evidence, cam: metrics.explain_again(
+        evidence, evidence.score.network, [find_method("fake_cam")], [cam], []
+    ),
+    "complexity": lambda evidence, cam: metrics.complexity(cam),
+    "coherency": lambda evidence, cam: metrics.coherency(fake_cam(evidence), cam),
+    "coherency, first": lambda evidence, cam: metrics.coherency(cam, fake_cam(evidence)),
+    "similarity": lambda evidence, cam: metrics.similarity(grad_cam(evidence), cam),
+    "similarity, first": lambda evidence, cam: metrics.similarity(cam, grad_cam(evidence)),
+    "pointing_game": lambda evidence, cam: metrics.pointing_game(cam, OBJECT),
+    "energy": lambda evidence, cam: metrics.energy(cam, OBJECT),
+    "iou": lambda evidence, cam: metrics.iou(cam, OBJECT),
+    "best_iou": lambda evidence, cam: metrics.best_iou(cam, OBJECT),
+    "recall": lambda evidence, cam: metrics.recall(cam, OBJECT),
+    "localize": lambda evidence, cam: metrics.localize(cam, OBJECT),
+}
+OBJECT = torch.zeros(12, 12, dtype=torch.bool)
+OBJECT[3:8, 2:9] = True
+
+
+@pytest.mark.parametrize("function", TAKE_A_MAP)
+def test_a_map_can_be_an_array(evidence, cams, function):
+    expected = TAKE_A_MAP[function](evidence, cams[0])
+    array = cams[0].numpy()
+    read_only = array.copy()
+    read_only.setflags(write=False)
+    for form in (array, array[::-1, ::-1].copy()[::-1, ::-1], read_only, np.asfortranarray(array), array.tolist()):
+        found = TAKE_A_MAP[function](evidence, form)
+        assert torch.equal(found, expected) if isinstance(expected, torch.Tensor) else found == expected
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("function", TAKE_A_MAP)
+def test_a_map_that_is_not_finite_is_refused(evidence, cams, function, bad):
+    cam = cams[0].clone()
+    cam[2, 3:5] = bad
+    for form in (cam, cam.numpy()):
+        with pytest.raises(ValueError, match=r"^A map is NaN or infinite at 2 pixels; it must be finite\.$"):
+            TAKE_A_MAP[function](evidence, form)
+
+
+@pytest.mark.parametrize("function", [name for name in TAKE_A_MAP if name not in ("ranks", "complexity")])
+def test_a_map_of_another_size_is_refused(evidence, function):
+    with pytest.raises(ValueError, match=r"\[12, 11\]"):
+        TAKE_A_MAP[function](evidence, np.ones((12, 11)))
+
+
+@pytest.mark.parametrize("function", TAKE_A_MAP)
+def test_a_batch_of_maps_is_refused(evidence, function):
+    with pytest.raises(ValueError, match=r"A map is \[1, 12, 12\]; "):
+        TAKE_A_MAP[function](evidence, np.ones((1, 12, 12)))
+
+
+def test_the_one_calls_map_is_what_the_metrics_take(tiny, images):
+    cam = UnionCAM(tiny, [tiny.relu2])(images[:1], [2])[0]
+    found = metrics.localize(cam, OBJECT.numpy())
+    assert found["energy"] == pytest.approx(100 * cam[3:8, 2:9].sum() / cam.sum())
+    assert found["iou"] == pytest.approx(100 * (cam[3:8, 2:9] >= 0.5).sum() / ((cam >= 0.5) | OBJECT.numpy()).sum())
+    assert metrics.complexity(cam) == pytest.approx(cam.mean())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        OBJECT.numpy(), OBJECT.double(), OBJECT.int(), OBJECT.numpy().astype(np.uint8) * 255, OBJECT.numpy().tolist(),
+        OBJECT.numpy().astype(np.uint16),
+    ],
+)  # fmt: skip
+def test_a_mask_is_what_is_not_0(cams, form):
+    assert metrics.localize(cams[0], form) == metrics.localize(cams[0], OBJECT)
+    assert metrics.recall(cams[0], form) == (cams[0][3:8, 2:9] >= 0.5).double().mean()
+
+
+def test_a_mask_of_several_values_is_refused(cams):
+    mask = OBJECT.double()
+    mask[4, 4], mask[5, 5] = 0.25, 0.5
+    with pytest.raises(ValueError, match=r"The mask holds 3 values other than 0, such as 0\.25 and 0\.5; mask > 0\.5 "):
+        metrics.energy(cams[0], mask)
+    with pytest.raises(ValueError, match="A mask is NaN or infinite at 1 pixels"):
+        metrics.recall(cams[0], mask.masked_fill(mask == 0.25, torch.nan))
+    with pytest.raises(ValueError, match=r"with 0 pixels; .* the mask must have the map's size and mark a pixel"):
+        metrics.recall(cams[0], torch.zeros(12, 12))
+
+
+def shown_probability(network, kind, target):
+    """What the probability of class c is, by hand: a plain function of images."""
+
+    def probability(images):
+        with torch.no_grad():
+            y = network(images)
+        if kind == "one output":
+            p = 1 / (1 + (-y[:, 0]).exp())
+            return p if target == 1 else 1 - p
+        if kind == "several labels":
+            return 1 / (1 + (-y[:, target]).exp())
+        return y[:, target].exp() / y.exp().sum(1)
+
+    return probability
+
+
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize(
+    ("kind", "score"),
+    [
+        ("one output", "probability"), ("one output", "logit"), ("one output", "sigmoid"),
+        ("several labels", "sigmoid"), ("several classes", "probability"), ("several classes", "logit"),
+    ],
+)  # fmt: skip
+def test_the_probability_of_any_kind_of_network_is_judged(kind, score, target):
+    """Drop, insertion and deletion equal a plain loop, with the probability that belongs to the network."""
+    network = Other(outputs=1 if kind == "one output" else 4)
+    image, cam, protocol = picture(), picture(1, seed=3)[0], Protocol(class_score=score)
+    (evidence,) = capture(network, image[None], target_layer="maps", targets=[target], protocol=protocol)
+    (found,) = evaluate(evidence, [cam], step=40)
+    probability = shown_probability(network, kind, target)
+    before, after = (float(probability(x[None])) for x in (image, cam * image))
+    assert 0 < before < 1
+    assert found["probability"] == pytest.approx(before)
+    assert found["drop"] == pytest.approx(100 * max(0, before - after) / before)
+    assert found["increase"] == (before < after)
+    order = cam.flatten().argsort(descending=True)
+    for metric, start, end in (("insertion", blur(image), image), ("deletion", image, 0 * image)):
+        curve = []
+        for count in (0, 40, 80, 120, 144):
+            mixed = start.clone().flatten(1)
+            mixed[:, order[:count]] = end.flatten(1)[:, order[:count]]
+            curve.append(float(probability(mixed.view_as(image)[None])))
+        np.testing.assert_allclose(found[f"{metric}_curve"], curve, atol=1e-12)
+
+
+def test_a_functions_own_value_is_judged():
+    network, image = Other(), picture()
+
+    def margin(outputs):
+        return outputs[2] - outputs[0]
+
+    (evidence,) = capture(network, image[None], target_layer="maps", targets=[margin])
+    (found,) = evaluate(evidence, [picture(1, seed=3)[0]], ["drop"])
+    masked = picture(1, seed=3) * image
+    with torch.no_grad():
+        values = [float(margin(network(x[None])[0])) for x in (image, masked)]
+    assert [found["probability"], found["masked_probability"]] == pytest.approx(values)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_images_can_have_any_number_of_channels(channels):
+    network, image = Other(channels), picture(channels)
+    (evidence,) = capture(network, image[None], target_layer="maps", targets=[3])
+    cam = grad_cam(evidence)
+    (found,) = evaluate(evidence, [cam], step=48)
+    order = sorted(range(144), key=lambda i: (-cam.flatten()[i].item(), i))
+    mixed, curve = image.clone(), []
+    for count in range(0, 145, 48):
+        for i in order[max(0, count - 48) : count]:
+            mixed[:, i // 12, i % 12] = 0
+        curve.append(network(mixed[None]).softmax(1)[0, 3].item())
+    np.testing.assert_allclose(found["deletion_curve"], curve, atol=1e-12)
+    assert found["insertion_curve"][0] == pytest.approx(network(blur(image)[None]).softmax(1)[0, 3].item())
+    network.target_layer = network.maps
+    (row,) = metrics.explain_again(evidence, network, [find_method("grad_cam")], [cam], ["stability"])
+    (flipped,) = capture(network, image[None].flip(3), target_layer="maps", targets=[3])
+    assert row["stability_flip"] == pytest.approx(100 * metrics.similarity(cam, grad_cam(flipped).flip(1)))
+
+
+@pytest.mark.parametrize(
+    ("metric", "number", "name"),
+    [
+        ("drop", 1, "the image masked by the map"),
+        ("insertion", 1, "the blurred image"),
+        ("insertion", 3, "the image with 48 pixels inserted"),
+        ("deletion", 1, "the wholly deleted image"),
+        ("deletion", 4, "the image with 72 pixels deleted"),
+    ],
+)
+def test_a_score_that_is_not_finite_names_its_image(evidence, cams, metric, number, name):
+    """The image itself is the first of the stream, and the other end of a curve is the second."""
+
+    class Broken(Network):
+        def stream(self, make, count):
+            outputs = super().stream(make, count)
+            outputs[number] = torch.nan
+            return outputs
+
+    broken = replace(evidence, score=replace(evidence.score, network=Broken(evidence.score.network)))
+    with pytest.raises(NonFiniteScore, match=f"NaN or infinite .*for {name}"):
+        evaluate(broken, cams[:1], [metric], step=24)
+
+
+def test_noise_is_in_proportion_to_the_range_of_the_pixels():
+    image = picture(3)
+    noisy = metrics.TRANSFORMS["noise"].change(image)
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(noisy, (image + 0.05 * noise).clamp(0, 1), atol=0, rtol=0)
+    normalized = 6 * image - 3
+    low, high = normalized.min(), max(1.0, normalized.max())
+    expected = (normalized + 0.05 * (high - low) * noise).clamp(low, high)
+    torch.testing.assert_close(metrics.TRANSFORMS["noise"].change(normalized), expected)
+    assert (metrics.TRANSFORMS["noise"].change(normalized) < 0).double().mean() > 0.4, "what is dark stays so"
+
+
+def test_a_class_is_explained_again_with_what_reshapes_the_layers_output():
+    plain, network, image = Other(), Other(last=True), picture()
+    network.target_layer, plain.target_layer = "maps", "maps"
+    network.reshape_transform = lambda output: output.movedim(-1, 1)
+    rows = []
+    for each in (plain, network):
+        reshape = getattr(each, "reshape_transform", None)
+        (evidence,) = capture(each, image[None], target_layer="maps", reshape_transform=reshape)
+        methods = [find_method("grad_cam"), find_method("LayerCAM", each)]
+        maps = [method.explain(evidence).cam for method in methods]
+        networks = [[(each, methods)]]
+        rows.append(metrics.explain_again(evidence, each, methods, maps, networks=networks))
+    for row, expected in zip(rows[1], rows[0], strict=True):
+        assert row["coherency"] == pytest.approx(expected["coherency"])
+        assert row["stability"] == pytest.approx(expected["stability"])
+        assert row["sanity"] == pytest.approx(100)
 
 
 def test_a_wrong_metric_is_one_sentence(evidence):

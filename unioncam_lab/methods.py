@@ -17,12 +17,14 @@ from functools import wraps
 from types import FunctionType
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fusioncam import fusion_cam
 from unioncam_core import (
     Evidence,
+    _logits,
     denoise,
     evaluation,
     min_max,
@@ -100,7 +102,8 @@ def group_cam(evidence: Evidence, groups: int = 32, theta: float | None = None) 
     masks = evidence.upsampled(sums if theta is None else denoise(sums, theta))
     blurred = blur(evidence.image)
     mixed = blurred + masks[:, None].to(blurred) * (evidence.image - blurred)
-    baseline, *scores = evidence.score(torch.cat([blurred[None], mixed])).to(masks).unbind()
+    names = ["the blurred image", *(f"the image mixed with its blurred one by group {i}" for i in range(len(masks)))]
+    baseline, *scores = evidence.score(torch.cat([blurred[None], mixed]), names.__getitem__).to(masks).unbind()
     gains = torch.stack(scores) - baseline
     return min_max(torch.einsum("l,lhw->hw", gains, masks).relu())
 
@@ -117,7 +120,9 @@ def random_map(evidence: Evidence) -> Tensor:
 
     Only the image determines the seed, so an image always has the same noise.
     """
-    pixels = (255 * evidence.image).round().to(torch.uint8).cpu()
+    image = evidence.image.cpu()
+    # As 8 bits, in which rounding of the last digit does not count; in other images this would overflow.
+    pixels = (255 * image).round().to(torch.uint8) if image.min() >= 0 and image.max() <= 1 else image.double()
     generator = torch.Generator().manual_seed(zlib.crc32(pixels.numpy().tobytes()))
     noise = torch.rand(evidence.activations.shape[1:], generator=generator, dtype=torch.float64)
     return min_max(evidence.upsampled(noise[None].to(evidence.activations))[0])
@@ -174,8 +179,8 @@ def method(title: str, regions: bool = False) -> Callable[[FunctionType], Functi
         @wraps(function)
         def explain(evidence: Evidence, *arguments, **options) -> Explanation:
             result = function(evidence, *arguments, **options)
-            if isinstance(result, Tensor):
-                return Explanation(result)
+            if isinstance(result, Tensor | np.ndarray):
+                return Explanation(torch.as_tensor(result))
             return Explanation(
                 result.cam, {name: getattr(result, name) for name in BETAS}, getattr(result, "selected", None)
             )
@@ -277,7 +282,6 @@ def reread(evidence: Evidence, **readings) -> Evidence:
 def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | None) -> Callable[[Evidence], Explanation]:
     import pytorch_grad_cam  # this takes two seconds, and most users need none of its methods
     from pytorch_grad_cam.base_cam import BaseCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     method = getattr(pytorch_grad_cam, name, None)
     if not (isinstance(method, type) and issubclass(method, BaseCAM)):
@@ -290,10 +294,16 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
 
     def explain(evidence: Evidence) -> Explanation:
         before = [parameter.grad for parameter in classifier.parameters()]
-        target = ClassifierOutputTarget(evidence.target)
+        layer, reshape = classifier.target_layer, getattr(classifier, "reshape_transform", None)
+        layers = [layer if isinstance(layer, nn.Module) else classifier.get_submodule(str(layer))]
+        logit = replace(evidence.score, class_score="logit")
+
+        def target(outputs: Tensor) -> Tensor:  # (C,) of one image
+            return logit.read(outputs[None])[0]
+
         # pytorch-grad-cam also computes gradients of the parameters, and it leaves the network in evaluation mode.
         try:
-            with torch.enable_grad(), evaluation(classifier), method(classifier, [classifier.target_layer]) as cam:
+            with torch.enable_grad(), evaluation(classifier), method(_Outputs(classifier), layers, reshape) as cam:
                 saliency = cam(evidence.image[None], [target])[0]
         finally:
             for parameter, gradient in zip(classifier.parameters(), before, strict=True):
@@ -301,3 +311,14 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
         return Explanation(torch.from_numpy(saliency).to(evidence.image.device))
 
     return explain
+
+
+class _Outputs(nn.Module):
+    """A classifier that returns its outputs as (N, C), as pytorch-grad-cam needs them, in whatever form they are."""
+
+    def __init__(self, classifier: nn.Module):
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _logits(self.classifier(images), len(images))
