@@ -21,7 +21,7 @@ from PIL import Image
 from tiny import TinyCNN, explain
 
 from fusioncam import fusion_cam
-from unioncam_core import union_cam
+from unioncam_core import min_max, union_cam
 from unioncam_lab import figures, report, tables
 from unioncam_lab.figures import maps, style
 
@@ -191,8 +191,54 @@ def test_a_picture_is_drawn_with_a_frame_a_title_and_no_ticks(images):
     assert len(image.get_xticks()) == len(image.get_yticks()) == 0
 
 
-def test_pixels_are_clamped(images):
-    np.testing.assert_allclose(maps.pixels(2 * images[0]), (2 * images[0]).clamp(max=1).permute(1, 2, 0), atol=1e-6)
+def test_rounding_outside_0_to_1_is_clamped(images):
+    image = (images[0] - 0.5) * 1.0005 / (images[0] - 0.5).abs().max() / 2 + 0.5
+    assert image.min() < 0 or image.max() > 1
+    np.testing.assert_allclose(maps.pixels(image), image.clamp(0, 1).permute(1, 2, 0), atol=1e-6)
+
+
+def test_an_image_outside_0_to_1_is_scaled_as_a_whole(images):
+    normalized = (images[0] - 0.45) / 0.225
+    expected = (images[0] - images[0].min()) / (images[0].max() - images[0].min())
+    np.testing.assert_allclose(maps.pixels(normalized), expected.permute(1, 2, 0), atol=1e-6)
+    assert maps.pixels(torch.full((3, 2, 2), -4.0)).max() == 0, "a constant image is black"
+
+
+def test_one_channel_is_grey_and_of_others_the_mean_is_scaled(images):
+    grey = images[0, :1]
+    np.testing.assert_allclose(maps.pixels(grey), grey[0, :, :, None].repeat(1, 1, 3), atol=1e-6)
+    np.testing.assert_allclose(maps.pixels(4 * grey - 2), maps.pixels(min_max(grey)), atol=1e-6)
+    for channels in (2, 5):
+        many = torch.rand(channels, 4, 6, generator=torch.Generator().manual_seed(0))
+        mean = many.numpy().mean(0)
+        expected = (mean - mean.min()) / np.ptp(mean)
+        np.testing.assert_allclose(maps.pixels(many), expected[..., None].repeat(3, 2), atol=1e-6)
+    with figures.styled():
+        _, axes = plt.subplots()
+    np.testing.assert_array_equal(figures.draw(axes, many).get_array(), maps.pixels(many))
+
+
+def test_an_overlay_takes_arrays_and_any_channels(images):
+    cam, grey = images[1, 0], images[0, :1]
+    expected = figures.overlay(images[0], cam)
+    np.testing.assert_array_equal(figures.overlay(images[0].numpy(), cam.numpy()[::-1].copy()[::-1]), expected)
+    np.testing.assert_allclose(figures.overlay(grey, cam), figures.overlay(grey.expand(3, -1, -1), cam))
+    with pytest.raises(ValueError, match=r"A map is \[4, 12\]; it must have the image's size \[12, 12\]"):
+        figures.overlay(images[0], cam[:4])
+    with pytest.raises(ValueError, match="A map is NaN or infinite at 144 pixels"):
+        figures.overlay(images[0], np.full((12, 12), np.nan))
+
+
+def test_maps_and_outlines_can_be_arrays(explained):
+    evidence, steps = explained
+    mask = np.zeros((12, 12), dtype=np.uint8)
+    mask[2:6, 3:9] = 255
+    figure = figures.comparison({"a": (evidence, {"union_cam": steps.cam.numpy()})}, list("vwxyz"), None, {"a": [mask]})
+    np.testing.assert_array_equal(arrays(figure)[1], figures.overlay(evidence.image, steps.cam))
+    outline = figure.axes[0].collections[1].get_paths()[0].get_extents().extents
+    np.testing.assert_allclose(outline, [2.5, 1.5, 8.5, 5.5])
+    drawn = arrays(figures.explanation(evidence.image, steps.cam.numpy(), "photo", "map"))
+    np.testing.assert_array_equal(drawn[1], figures.overlay(evidence.image, steps.cam))
 
 
 def test_a_row_is_as_wide_as_its_pictures(images):

@@ -5,32 +5,45 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from unioncam_core import Evidence, UnionSteps
+from unioncam_core import Evidence, UnionSteps, min_max
 from unioncam_lab.figures.style import COLOURS, SALIENCY, method_colour, styled
 from unioncam_lab.methods import find_title
+from unioncam_lab.metrics import Map, as_map, as_mask
+
+ROUNDING = 1e-3  # pixels this far outside [0, 1] are clamped, and the image is not taken for a normalized one
 
 
-def pixels(image: Tensor) -> np.ndarray:
-    """Return an image (3, H, W) as an array (H, W, 3) in [0, 1] for Matplotlib."""
-    return image.detach().cpu().float().clamp(0, 1).permute(1, 2, 0).numpy()
+def pixels(image: Map) -> np.ndarray:
+    """Return an image (channels, H, W) as an array (H, W, 3) in [0, 1] for Matplotlib.
+
+    Three channels are RGB, and one is grey. Of two, four or more channels the mean is drawn, scaled so that its
+    smallest value is black and its largest white. An image with values outside [0, 1], such as a normalized one, is
+    scaled in the same way, all its channels together.
+    """
+    drawn = torch.as_tensor(image).detach().cpu().float()
+    drawn, scaled = (drawn, False) if len(drawn) in (1, 3) else (drawn.mean(0, keepdim=True), True)
+    if scaled or drawn.min() < -ROUNDING or drawn.max() > 1 + ROUNDING:
+        drawn = min_max(drawn.flatten(0, 1)).view_as(drawn)
+    return drawn.clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
 
 
-def overlay(image: Tensor, cam: Tensor) -> np.ndarray:
+def overlay(image: Map, cam: Map) -> np.ndarray:
     """Lay a saliency map over its image: colour and opacity grow with saliency, and the image shows through in grey.
 
     Args:
-        image: (3, H, W) in [0, 1].
+        image: (channels, H, W), drawn as `pixels` says.
         cam: (H, W) in [0, 1].
 
     Returns:
         An array (H, W, 3) in [0, 1].
     """
-    saliency = np.asarray(cam.detach().cpu() if isinstance(cam, Tensor) else cam, dtype=float)
+    saliency = as_map(cam, image.shape[1:]).cpu().double().numpy()
     grey = pixels(image).mean(2, keepdims=True).repeat(3, 2)
     heat = mpl.colormaps[SALIENCY](saliency)[..., :3]
     opacity = 0.25 + 0.5 * saliency[..., None]
@@ -38,8 +51,9 @@ def overlay(image: Tensor, cam: Tensor) -> np.ndarray:
 
 
 def draw(axes: Axes, array: np.ndarray | Tensor, title: str = "", colour: str = "black", **options) -> AxesImage:
-    """Draw an image (3, H, W), a map (h, w) or an array into axes, with a title and a frame in one colour.
+    """Draw an image (channels, H, W), a map (h, w) or an array into axes, with a title and a frame in one colour.
 
+    An array with three dimensions is drawn as Matplotlib does it, (H, W, 3).
     A colour other than black makes the frame thick. The axes have no ticks. `options` go to Matplotlib's `imshow`.
     """
     if isinstance(array, Tensor):
@@ -57,7 +71,7 @@ def row(pictures: dict[str, np.ndarray | Tensor], width: float = 2.3, **options)
     """Draw pictures side by side under their titles.
 
     Args:
-        pictures: title -> an image (3, H, W), a map (h, w) or an array.
+        pictures: title -> an image (channels, H, W), a map (h, w) or an array, as in `draw`.
         width: of each picture, in inches.
         options: for Matplotlib's `imshow`.
     """
@@ -72,8 +86,8 @@ def row(pictures: dict[str, np.ndarray | Tensor], width: float = 2.3, **options)
 
 
 @styled()
-def explanation(image: Tensor, cam: Tensor, title: str, maps_title: str) -> Figure:
-    """Draw an image (3, H, W), and beside it its saliency map (H, W) in [0, 1] laid over it, with the colour scale."""
+def explanation(image: Tensor, cam: Map, title: str, maps_title: str) -> Figure:
+    """Draw an image (channels, H, W), and its saliency map (H, W) in [0, 1] laid over it, with the colour scale."""
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 4), width_ratios=[1, 1])
     draw(axes[0], image, title)
     draw(axes[1], overlay(image, cam), maps_title)
@@ -122,10 +136,10 @@ def gallery(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str
 
 @styled()
 def comparison(
-    explained: dict[str, tuple[Evidence, dict[str, Tensor]]],
+    explained: dict[str, tuple[Evidence, dict[str, Map]]],
     classes: list[str],
     captions: dict[str, dict[str, str]] | None = None,
-    outlines: dict[str, Sequence[Tensor]] | None = None,
+    outlines: dict[str, Sequence[Map]] | None = None,
 ) -> Figure:
     """Draw a row for each photo: the photo with the network's answer, then the map of each method in a coloured frame.
 
@@ -152,10 +166,10 @@ def comparison(
     return figure
 
 
-def _outline(axes: Axes, mask: Tensor):
+def _outline(axes: Axes, mask: Map):
     """Draw the outline of a mask, white on black, so that it is visible on any background."""
     for colour, width in (("black", 2.4), ("white", 1.0)):
-        axes.contour(mask.cpu().float().numpy(), [0.5], colors=colour, linewidths=width)
+        axes.contour(as_mask(mask).cpu().float().numpy(), [0.5], colors=colour, linewidths=width)
 
 
 @styled()
@@ -163,7 +177,8 @@ def filmstrip(strips: dict[str, Sequence[tuple[str, Tensor]]], width: float = 1.
     """Draw rows of titled pictures, with the name of each row at its left.
 
     Args:
-        strips: name of the row -> (title, image (3, H, W)) for each picture. All rows have the same number of pictures.
+        strips: name of the row -> (title, image (channels, H, W)) for each picture. All rows have the same number of
+            pictures.
         width: of each picture, in inches.
     """
     columns = max(len(pictures) for pictures in strips.values())

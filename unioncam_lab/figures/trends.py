@@ -38,7 +38,7 @@ def curves(
     Args:
         insertion: method name -> the class probability in [0, 1] at each step of the curve.
         deletion: the same for the deletion curves.
-        image: (3, H, W), the explained image, drawn at the left.
+        image: (channels, H, W), the explained image, drawn at the left.
         title: of the image.
     """
     panels = [] if image is None else ["image"]
