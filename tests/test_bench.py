@@ -95,3 +95,19 @@ def test_committed_records_are_whole(record):
     assert {"date", "commit", "processor", "cores", "gpu", "torch"} <= set(provenance)
     assert set(CONTESTANTS) == set(costs.method)
     assert "/" not in json.dumps(provenance).replace("\\/", "")
+
+
+@pytest.mark.parametrize("method", [name for name in CONTESTANTS if name != "Score-CAM of torchcam"])
+def test_a_network_of_the_users_is_measured(method, tmp_path, monkeypatch):
+    """A grey one whose layer's output has its channels last."""
+    (tmp_path / "my_bench_file.py").write_text(
+        "from unioncam_lab.classifiers import from_model\nfrom others import Single\ndef my_network():\n"
+        "    grey = {'input_size': 12, 'channels': 1}\n    turned = lambda output: output.movedim(-1, 1)\n"
+        "    return from_model(Single(channels=1, last=True), 'maps', reshape_transform=turned, **grey)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "_matmul_tflops", lambda *_: 1.0)
+    setting = Setting(method, "my_bench_file:my_network", backend="eager", size=12)
+    cost = bench.measure(setting, seconds=1e-3)
+    assert cost.images == (5 if "pytorch-grad-cam" in method else 4), "one map is constant"
+    assert cost.backend == "eager"

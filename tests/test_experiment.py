@@ -5,29 +5,33 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import resource
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from others import Single, picture
 from PIL import Image
 from runs import TINY_METHODS, eager_tiny, same, starts, stopped_run, tiny_run, tiny_setup, write_list
 from tiny import TinyClassifier, state
 
 from unioncam_core import Protocol, capture, union_cam
-from unioncam_lab import engine, experiment
-from unioncam_lab.classifiers import LabProtocol
+from unioncam_lab import engine, experiment, methods
+from unioncam_lab.classifiers import LabProtocol, as_classifier, from_model
 from unioncam_lab.datasets import LISTS
 from unioncam_lab.engine import accelerate
 from unioncam_lab.experiment import ENGINE, Setup, explain_picture, run, serial, table_setup
-from unioncam_lab.images import Picture, load_photo
-from unioncam_lab.methods import grad_cam
+from unioncam_lab.images import Picture, blur, load_photo
+from unioncam_lab.methods import find_method, grad_cam
 from unioncam_lab.metrics import SEEDS, adcc, evaluate, localize
+from unioncam_lab.report import write_report
 from unioncam_lab.shapes import draw_scene
 from unioncam_lab.store import load
 
@@ -69,7 +73,9 @@ def test_a_record_is_what_its_parts_compute(whole, folder):
 
 def test_a_named_classifier_is_loaded_once(folder, monkeypatch):
     loaded = []
-    monkeypatch.setattr(experiment, "load_classifier", lambda *_: loaded.append(eager_tiny()) or loaded[-1])
+    monkeypatch.setattr(
+        experiment, "load_classifier", lambda *_: loaded.append(as_classifier(eager_tiny())) or loaded[-1]
+    )
     made = run(Setup(str(folder), "tiny", ["grad_cam"], ["drop"], limit=2))
     assert len(made.records) == 2
     assert len(loaded) == 1
@@ -378,6 +384,8 @@ def test_a_runner_gets_the_pictures_that_are_missing_and_is_closed(folder, tmp_p
         ({"protocol": Protocol()}, "protocol is a Protocol; a LabProtocol is needed"),
         ({"precision": "fp64"}, "precision is 'fp64'; it can be 'fp32' or 'tf32' or"),
         ({"limit": 0}, "limit is 0; it is a number of pictures"),
+        ({"classifier": torch.nn.ReLU()}, r"ReLU has no attribute `target_layer`, .*from_model\(model, target_layer\)"),
+        ({"classifier": 3}, "The classifier is a int; a name or a torch"),
     ],
 )
 def test_a_wrong_setup_is_one_sentence(options, message):
@@ -607,3 +615,200 @@ def test_a_missing_picture_of_a_list_is_named_before_anything_is_made(folder, tm
     with pytest.raises(ValueError, match=r"99\.png, which the list .*chosen\.txt names, is not among the 60 pictures"):
         tiny_run(folder, tmp_path / "run", list_file=chosen)
     assert not (tmp_path / "run").exists()
+
+
+def any_setup(classifier, dataset="any", **options):
+    """A setup whose engine measures nothing."""
+    options = {"methods": ["grad_cam", "union_cam"], "metrics": ["drop", "insertion"]} | options
+    return Setup(str(dataset), classifier, backend="eager", chunk=8, threads=1, **options)
+
+
+def read(channels, seed, size, fit):
+    return picture(channels, seed, size, torch.float32)
+
+
+def own_pictures(channels, count=2):
+    """A user's own pictures, of any number of channels."""
+    return [Picture("any", f"picture {i}", partial(read, channels, i)) for i in range(count)]
+
+
+def by_hand(network, image, probability, target=None, **options):
+    """Compute a record's numbers by a plain loop: the probability, drop and insertion of Grad-CAM."""
+    targets = None if target is None else [target]
+    (evidence,) = capture(network, image[None], target_layer="maps", targets=targets, **options)
+    cam, order = grad_cam(evidence), grad_cam(evidence).flatten().argsort(descending=True, stable=True)
+    with torch.no_grad():
+        before, after = (float(probability(network(x[None]), evidence.target)) for x in (image, cam * image))
+        curve = []
+        for count in (0, 96, 144):  # eight rows a step
+            mixed = blur(image).flatten(1)
+            mixed[:, order[:count]] = image.flatten(1)[:, order[:count]]
+            curve.append(float(probability(network(mixed.view_as(image)[None]), evidence.target)))
+    return evidence, before, 100 * max(0, before - after) / before, 50 * (curve[0] / 2 + curve[1] + curve[2] / 2)
+
+
+KINDS = {
+    "one output": ({"outputs": 1}, {}, lambda y, c: (y if c else -y).sigmoid()),
+    "several labels": ({}, {"class_score": "sigmoid"}, lambda y, c: y[:, c].sigmoid()),
+    "one channel": ({"channels": 1}, {}, lambda y, c: y.softmax(1)[:, c]),
+    "two channels": ({"channels": 2}, {}, lambda y, c: y.softmax(1)[:, c]),
+    "another layout": ({"last": True}, {}, lambda y, c: y.softmax(1)[:, c]),
+    "outputs in an object": ({"names": True}, {}, lambda y, c: y.logits.softmax(1)[:, c]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_network_runs_and_its_records_equal_a_plain_loop(kind, tmp_path):
+    form, protocol, probability = KINDS[kind]
+    network = Single(**form)
+    if kind == "another layout":
+        network.reshape_transform = lambda output: output.movedim(-1, 1)
+    chosen = own_pictures(form.get("channels", 3), 3)
+    if kind == "one output":  # so that it answers with both classes
+        with torch.no_grad():
+            network.fc.bias -= network(torch.stack([one.read(12, "square") for one in chosen])).mean()
+    before = state(network)
+    setup = any_setup(network, protocol=LabProtocol(**protocol), methods=["grad_cam", "union_cam", "LayerCAM"])
+    made = run(setup, chosen, tmp_path)
+    assert state(network) == before
+    assert made.info["skipped"] == {}
+    assert made.info["options"]["classifier"] == "Single"
+    options = {"reshape_transform": getattr(network, "reshape_transform", None), "protocol": Protocol(**protocol)}
+    for one in chosen:
+        rows = made.records[made.records["image"] == one.id].set_index("method")
+        evidence, p, drop, insertion = by_hand(network, one.read(12, "square"), probability, **options)
+        assert rows.loc["grad_cam", "probability"] == pytest.approx(p, abs=1e-6)
+        assert rows.loc["grad_cam", "drop"] == pytest.approx(drop, abs=1e-3)
+        assert rows.loc["grad_cam", "insertion"] == pytest.approx(insertion, abs=1e-3)
+        assert (rows["class"] == f"class {evidence.target}").all()
+        assert rows.loc["union_cam", "beta_united"] == pytest.approx(union_cam(evidence).beta_united, abs=1e-6)
+        layer_cam = find_method("LayerCAM", as_classifier(network)).explain(evidence)
+        (expected,) = evaluate(evidence, [layer_cam.cam], ["drop"])
+        assert rows.loc["LayerCAM", "drop"] == pytest.approx(expected["drop"], abs=1e-3)
+    if kind == "one output":
+        assert {"class 0", "class 1"} == set(made.records["class"]), "both classes are explained"
+        assert (made.records["probability"] > 0.5).all()
+
+
+def test_the_metrics_that_explain_again_take_any_network(tmp_path):
+    grey = {"input_size": 12, "channels": 1, "mean": 0.5, "std": 0.5}
+    last = Single(channels=1, outputs=1, last=True)
+    network = from_model(last, "maps", classes="tumour", reshape_transform=lambda y: y.movedim(-1, 1), **grey)
+    setup = any_setup(network, metrics=["adcc", "stability", "sanity"], methods=["grad_cam", "LayerCAM"])
+    made = run(setup, own_pictures(1), tmp_path)
+    assert made.info["skipped"] == {}
+    assert set(made.records["class"]) <= {"tumour", "not tumour"}
+    plain = from_model(Single(channels=1, outputs=1), "maps", **grey)
+    expected = run(replace(setup, classifier=plain), own_pictures(1))
+    for metric in ("adcc", "stability", "sanity"):
+        assert made.records[metric].tolist() == pytest.approx(expected.records[metric].tolist(), abs=1e-2)
+
+
+def test_photos_are_grey_for_a_network_with_one_channel(folder):
+    network = Single(channels=1)
+    made = run(any_setup(network, folder, limit=2, metrics=["drop"]))
+    for name, rows in made.records.groupby("image"):
+        grey = Image.open(folder / name).resize((12, 12), Image.Resampling.BILINEAR).convert("L")
+        image = torch.from_numpy(np.array(grey)).float()[None] / 255
+        with torch.no_grad():
+            probability = network(image[None]).softmax(1)[0, rows["target"].iloc[0]].item()
+        assert rows["probability"].iloc[0] == pytest.approx(probability, abs=2e-3)  # Pillow rounds to 8 bits
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("dataset", ["folder", "shapes"])
+def test_photos_are_refused_for_a_network_that_takes_neither_rgb_nor_grey(folder, tmp_path, channels, dataset):
+    setup = any_setup(Single(channels=channels), folder if dataset == "folder" else dataset, limit=2)
+    message = rf"The picture has 3 channels, but Single takes {channels}: .* whose `read` returns \({channels}, H, W\)"
+    with pytest.raises(ValueError, match=message):
+        run(setup, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_of_other_channels_is_skipped(tmp_path):
+    chosen = [*own_pictures(2), Picture("any", "rgb", partial(read, 3, 0))]
+    made = run(any_setup(Single(channels=2)), chosen, tmp_path)
+    assert list(made.info["skipped"]) == ["rgb"]
+    assert "The picture has 3 channels, but Single takes 2" in made.info["skipped"]["rgb"]
+    assert made.records["image"].nunique() == 2
+
+
+class Divided(Single):
+    """Divides an image by its maximum, as networks for measurements do: NaN for a black image."""
+
+    def forward(self, images):
+        return super().forward(images / images.amax((1, 2, 3), keepdim=True))
+
+
+class Fragile(Single):
+    """Answers infinity to dark images, but not to the black one."""
+
+    def forward(self, images):
+        dark = (images.mean((1, 2, 3)) < 0.45) & (images != 0).flatten(1).any(1)
+        return super().forward(images) / (~dark)[:, None]
+
+
+def test_a_picture_with_a_score_that_is_not_finite_is_skipped_with_its_reason(tmp_path):
+    made = run(any_setup(Divided()), own_pictures(3), tmp_path)
+    assert made.records.empty
+    assert set(made.info["skipped"]) == {"picture 0", "picture 1"}
+    assert all("NaN or infinite values for the black image" in reason for reason in made.info["skipped"].values())
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        (["drop"], "NaN or infinite values for the image masked by the map"),
+        (["deletion"], "NaN or infinite values for the image with 96 pixels deleted"),
+        (["adcc"], "NaN or infinite values for the image masked by the map"),
+    ],
+)
+def test_a_metrics_image_whose_score_is_not_finite_skips_the_picture(metrics, reason):
+    bright = [Picture("any", f"bright {i}", partial(read_bright, i)) for i in range(2)]
+    made = run(any_setup(Fragile(), methods=["grad_cam"], metrics=metrics), bright)
+    assert list(made.info["skipped"]) == ["bright 0", "bright 1"]
+    assert all(re.search(reason, found) for found in made.info["skipped"].values())
+    assert run(any_setup(Fragile(), methods=["fake_cam"], metrics=["drop"]), bright).info["skipped"] == {}
+
+
+def read_bright(seed, size, fit):
+    return 0.5 + 0.5 * read(3, seed, size, fit)
+
+
+def test_a_map_that_is_not_finite_skips_the_picture(monkeypatch, tmp_path):
+    for registry in ("METHODS", "TITLES", "NEED_REGIONS"):
+        monkeypatch.setattr(methods, registry, getattr(methods, registry).copy())
+
+    @methods.method("Broken")
+    def broken(evidence):
+        cam = grad_cam(evidence)
+        cam[0, 0] = torch.nan if evidence.image.mean() < 0.5 else 0
+        return cam
+
+    chosen = own_pictures(3, 6)
+    dark = [one.id for one in chosen if one.read(12, "square").mean() < 0.5]
+    assert 0 < len(dark) < 6
+    made = run(any_setup(Single(), methods=["grad_cam", "broken"]), chosen, tmp_path)
+    assert list(made.info["skipped"]) == dark
+    assert made.info["skipped"][dark[0]] == "broken: A map is NaN or infinite at 1 pixels; it must be finite."
+    assert not set(dark) & set(made.records["image"])
+
+
+def test_a_picture_with_pixels_that_are_not_finite_is_skipped():
+    holes = Picture("any", "holes", lambda size, fit: read(3, 0, size, fit).where(torch.eye(size) == 0, torch.nan))
+    made = run(any_setup(Single()), [holes, *own_pictures(3, 1)])
+    assert made.info["skipped"] == {"holes": "36 values of holes are NaN or infinite."}
+    assert made.records["image"].unique().tolist() == ["picture 0"]
+
+
+def test_a_users_function_makes_the_classifier_of_a_run_and_of_its_report(folder, tmp_path, monkeypatch):
+    (tmp_path / "my_run_file.py").write_text(
+        "from others import Single\ndef my_network():\n    return Single(channels=1, outputs=1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    made = run(any_setup("my_run_file:my_network", folder, limit=2, device="cpu"), out=tmp_path / "run")
+    assert made.info["options"]["classifier"] == "my_run_file:my_network"
+    assert made.records["image"].nunique() == 2
+    page = write_report(tmp_path / "run", count=1).read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 2, "the best and the worst"
+    assert "my_run_file:my_network" in page

@@ -37,17 +37,21 @@ from unioncam_lab.images import DEMO_PHOTOS, demo_photo
 
 
 def _union_cam(classifier: Classifier, image: Tensor):
-    UnionCAM(classifier, [classifier.target_layer])(image)
+    UnionCAM(classifier, [classifier.target_layer], reshape_transform=classifier.reshape_transform)(image)
 
 
 def _score_cam(classifier: Classifier, image: Tensor):
-    protocol = Protocol(region_weights="softmax")  # with these weights UnionCAM's region map is Score-CAM
-    (evidence,) = capture(classifier, image, target_layer=classifier.target_layer, protocol=protocol)
-    region_cam(evidence)
+    # With these weights UnionCAM's region map is Score-CAM.
+    region_cam(_captured(classifier, image, Protocol(region_weights="softmax")))
+
+
+def _captured(classifier: Classifier, image: Tensor, protocol: Protocol = Protocol()) -> Evidence:
+    layer, reshape = classifier.target_layer, classifier.reshape_transform
+    return capture(classifier, image, target_layer=layer, protocol=protocol, reshape_transform=reshape)[0]
 
 
 def _pytorch_grad_cam(classifier: Classifier, image: Tensor):
-    with ScoreCAM(classifier, [classifier.target_layer]) as score_cam:
+    with ScoreCAM(classifier, [classifier.target_layer], classifier.reshape_transform) as score_cam:
         score_cam(image, targets=None)
 
 
@@ -143,13 +147,14 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
         accelerate(classifier, setting.backend, setting.precision, progress=False)
     else:
         del classifier.gradient_free
-    image, explain = demo_photo(setting.photo, setting.size).image[None].to(setting.device), CONTESTANTS[setting.method]
+    image = classifier.as_input(demo_photo(setting.photo, setting.size).image)[None]
+    explain = CONTESTANTS[setting.method]
     with _peak_memory(setting.device) as memory:
         times = [_seconds(explain, classifier, image)]
     built = 1 if setting.method in ACCELERATED else 0  # number of explanations that build a backend: the first one
     while sum(times[built:]) < seconds:
         times.append(_seconds(explain, classifier, image))
-    (evidence,) = capture(classifier, image, target_layer=classifier.target_layer)
+    evidence = _captured(classifier, image)
     images = len(evidence.live)
     if explain in (_union_cam, _score_cam):
         images = len(distinct_masks(evidence)[0]) if setting.method in ACCELERATED else int(evidence.live.sum())

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from unioncam_core import Evidence, capture, score_regions
+from unioncam_core import Evidence, NonFiniteScore, capture, score_regions
 from unioncam_lab import progress_disabled, store
-from unioncam_lab.classifiers import Classifier, LabProtocol, load_classifier
+from unioncam_lab.classifiers import Classifier, LabProtocol, as_classifier, check_classifier, load_classifier
 from unioncam_lab.datasets import LISTS, listed, pictures, sample
 from unioncam_lab.engine import BackendName, Engine, Precision
 from unioncam_lab.images import Picture
@@ -40,6 +40,7 @@ from unioncam_lab.metrics import (
     SEEDS,
     Metric,
     adcc,
+    as_map,
     check_metrics,
     evaluate,
     explain_again,
@@ -60,7 +61,8 @@ class Setup:
 
     Attributes:
         dataset: name of a set of pictures; see `datasets.pictures`.
-        classifier: a name for `load_classifier`, or a classifier from it, which is not changed.
+        classifier: a name for `load_classifier`, or a classifier from it or from `from_model`, or any network with the
+            attribute `target_layer` (see `as_classifier`). It is not changed.
         methods: names for `methods.find_method`.
         metrics: metrics of FAITHFULNESS; of LOCALIZATION, which need the ground truth; and of EXPLAINED_AGAIN, which
             take longer.
@@ -78,7 +80,7 @@ class Setup:
     """
 
     dataset: str = "demo"
-    classifier: str | Classifier = "efficientnet_lite0"
+    classifier: str | nn.Module = "efficientnet_lite0"
     methods: Sequence[str] = PAPER_METHODS
     metrics: Sequence[Metric] = FAITHFULNESS
     protocol: LabProtocol = LabProtocol()
@@ -103,6 +105,8 @@ class Setup:
         for method in self.methods:
             find_method(method, nn.Identity())
         check_metrics(self.metrics)
+        if not isinstance(self.classifier, str):
+            check_classifier(self.classifier)
         if not isinstance(self.protocol, LabProtocol):
             raise TypeError(f"protocol is a {type(self.protocol).__name__}; a LabProtocol is needed.")
         if self.precision not in get_args(Precision):
@@ -120,10 +124,10 @@ class Setup:
         return sample(named if self.list_file is None else listed(named, self.list_file), self.limit, self.seed)
 
     def load_classifier(self) -> Classifier:
-        """Return the given classifier, or load the one that is named."""
+        """Return the given classifier, or make one of the given network, or load the one that is named."""
         if isinstance(self.classifier, str):
             return load_classifier(self.classifier, self.device, self.protocol)
-        return self.classifier
+        return as_classifier(self.classifier)
 
     def open(self, classifier: Classifier | None = None) -> "Laboratory":
         """Open a Laboratory in this process. Use it in a `with` statement, or close it.
@@ -186,8 +190,7 @@ class Laboratory:
 
         If the chunk became smaller because memory ran out, it remains smaller.
         """
-        size, parameter = self.classifier.input_size, next(self.classifier.parameters())
-        backend = self.engine.backend_for(parameter.new_zeros(1, 3, size, size))
+        backend = self.engine.backend_for(self.classifier.black)
         self.engine.backend, self.engine.chunk, self.engine.threads = backend.name, backend.chunk, backend.threads
         now = dict(zip(ENGINE, (backend.name, self.engine.precision, backend.chunk, backend.threads), strict=True))
         return self._provenance | now
@@ -262,14 +265,25 @@ def explain(laboratory: Laboratory, picture: Picture, target: int | None = None)
         target: the class to explain; by default the protocol determines it.
 
     Raises:
-        Unusable: the picture cannot be read; the protocol explains the label, and the label is not a class; or a
-            metric of LOCALIZATION is requested, and the scene has no object of the explained class.
+        Unusable: the picture cannot be read or has another number of channels than the classifier takes; a class score
+            of it is NaN or infinite; a method's map is; the protocol explains the label, and the label is not a class;
+            or a metric of LOCALIZATION is requested, and the scene has no object of the explained class.
     """
+    try:
+        return _explain(laboratory, picture, target)
+    except NonFiniteScore as error:
+        raise Unusable(str(error)) from error
+
+
+def _explain(laboratory: Laboratory, picture: Picture, target: int | None) -> Explained:
     setup, classifier = laboratory.setup, laboratory.classifier
     try:
         localized = picture.has_truth and set(setup.metrics) & set(LOCALIZATION)
         scene = picture.scene(classifier.input_size, setup.protocol.image_fit) if localized else None
-        image = scene.image if scene else picture.read(classifier.input_size, setup.protocol.image_fit)
+        read = scene.image if scene else picture.read(classifier.input_size, setup.protocol.image_fit)
+        image = classifier.as_input(read)
+        if bad := int((~image.isfinite()).sum()):
+            raise ValueError(f"{bad} values of {picture.id} are NaN or infinite.")
     except (OSError, ValueError) as error:
         raise Unusable(str(error)) from error
     if target is None and setup.protocol.explained_class == "label":
@@ -279,10 +293,11 @@ def explain(laboratory: Laboratory, picture: Picture, target: int | None = None)
     start = time.perf_counter()
     (evidence,) = capture(
         classifier,
-        image[None].to(next(classifier.parameters())),
+        image[None],
         target_layer=classifier.target_layer,
         targets=None if target is None else [target],
         protocol=setup.protocol,
+        reshape_transform=classifier.reshape_transform,
     )
     captured, truth = time.perf_counter(), None
     if scene:
@@ -299,6 +314,10 @@ def explain(laboratory: Laboratory, picture: Picture, target: int | None = None)
         explanation = method.explain(evidence)
         explanations.append(replace(explanation, cam=explanation.cam.cpu()))
         own = time.perf_counter() - start
+        try:
+            as_map(explanation.cam, image.shape[1:])
+        except ValueError as error:
+            raise Unusable(f"{method.name}: {error}") from error
         seconds.append(own + (shared[method.needs_regions] if method.function in METHODS else 0))
     return Explained(evidence, explanations, seconds, truth)
 
@@ -309,9 +328,14 @@ def explain_picture(laboratory: Laboratory, picture: Picture) -> dict:
     `start` is the entry of run.json's `started` that describes the computation.
     """
     try:
-        explained = explain(laboratory, picture)
-    except Unusable as error:
-        return {"image": picture.id, "skipped": str(error), "start": laboratory.start()}
+        entry = {"rows": _rows(laboratory, picture, explain(laboratory, picture))}
+    except (Unusable, NonFiniteScore) as error:
+        entry = {"skipped": str(error)}
+    return {"image": picture.id, **entry, "start": laboratory.start()}
+
+
+def _rows(laboratory: Laboratory, picture: Picture, explained: Explained) -> list[dict]:
+    """Return a row of the records for each method."""
     evidence, metrics = explained.evidence, laboratory.setup.metrics
     cams = [explanation.cam for explanation in explained.explanations]
     faithful = [metric for metric in FAITHFULNESS if metric in metrics or (metric == "drop" and "adcc" in metrics)]
@@ -337,7 +361,7 @@ def explain_picture(laboratory: Laboratory, picture: Picture) -> dict:
         if "adcc" in metrics:
             row["adcc"] = 100 * adcc(*(row[part] / 100 for part in ("drop", "coherency", "complexity")))
         rows.append(row)
-    return {"image": picture.id, "rows": rows, "start": laboratory.start()}
+    return rows
 
 
 # A runner yields the entry of each picture, in any order. It is closed when the run ends or is stopped.
@@ -363,7 +387,8 @@ def run(
 ) -> store.Run:
     """Explain pictures by several methods and score the maps. The same call continues a run that was stopped.
 
-    A picture that cannot be read is skipped, and `info["skipped"]` holds the reason. If the protocol explains the
+    A picture that cannot be read is skipped, and `info["skipped"]` holds the reason. So is one for which a class score
+    is NaN or infinite, of the picture or of one of its masked, blurred or noisy images. If the protocol explains the
     label, a picture is also skipped if its label is not a class. With a metric of LOCALIZATION, a scene is skipped if
     it has no object of the explained class. Otherwise the ground truth is the union of that class's objects.
 
@@ -385,8 +410,9 @@ def run(
 
     Raises:
         ValueError, OSError: one sentence, before anything is computed: a picture does not exist; a metric needs a
-            ground truth that the pictures do not have; no picture has a label; the folder holds a run with other
-            options. Later, if the disk is full; what was computed is kept.
+            ground truth that the pictures do not have; no picture has a label; the first picture has another number
+            of channels than the classifier takes; the folder holds a run with other options. Later, if the disk is
+            full; what was computed is kept.
         RuntimeError: another run works in the folder; the weights could not be loaded; this machine does not support
             the backend, chunk or threads of the run's beginning.
     """
@@ -397,6 +423,7 @@ def run(
     chosen = setup.chosen(available) if pictures is None else available
     _check_pictures(setup, chosen)
     classifier = setup.load_classifier()
+    _check_channels(setup, classifier, chosen)
     runner = runner or partial(serial, classifier=classifier)
     info = {
         "images": setup.dataset,
@@ -428,6 +455,16 @@ def _check_pictures(setup: Setup, chosen: Sequence[Picture]):
         )
     if setup.protocol.explained_class == "label" and not any(picture.label for picture in chosen):
         raise ValueError(f"The protocol explains the label, but no picture of {setup.dataset} has one.")
+
+
+def _check_channels(setup: Setup, classifier: Classifier, chosen: Sequence[Picture]):
+    if classifier.channels in (1, 3) or not chosen:
+        return
+    try:
+        first = chosen[0].read(classifier.input_size, setup.protocol.image_fit)
+    except (OSError, ValueError):
+        return  # it is skipped later, with its reason
+    classifier.as_input(first)
 
 
 def _options(setup: Setup, classifier: Classifier, chosen: Sequence[Picture]) -> dict:

@@ -8,9 +8,10 @@ import jinja2
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import nn
 
 from unioncam_lab import figures, tables
-from unioncam_lab.classifiers import Classifier, LabProtocol
+from unioncam_lab.classifiers import LabProtocol
 from unioncam_lab.experiment import Laboratory, Setup, explain
 from unioncam_lab.images import Picture
 from unioncam_lab.methods import find_title
@@ -19,7 +20,7 @@ from unioncam_lab.store import Run, load
 SHOWN_METHODS = 6
 
 
-def write_report(out: str | Path, classifier: Classifier | None = None, count: int = 3, images: str = "") -> Path:
+def write_report(out: str | Path, classifier: nn.Module | None = None, count: int = 3, images: str = "") -> Path:
     """Write report.html into the folder of a run, which need not be finished.
 
     The gallery shows the images with the smallest and the largest drop of the main method: UnionCAM, or the first
@@ -27,7 +28,8 @@ def write_report(out: str | Path, classifier: Classifier | None = None, count: i
 
     Args:
         out: folder of the run.
-        classifier: a classifier from `load_classifier`, which is not changed; by default the run's own is loaded.
+        classifier: the run's classifier, as in `experiment.Setup`, which is not changed; by default the run's own is
+            loaded by its name. A network that was given to the run as an object has none.
         count: number of images with the best drop, and of images with the worst drop.
         images: name of the dataset; by default the run's own.
 
@@ -80,7 +82,7 @@ def _curves(records: pd.DataFrame, methods: list[str]) -> dict[str, str]:
 
 
 def _gallery(
-    run: Run, main: str, methods: list[str], classifier: Classifier | None, count: int, images: str
+    run: Run, main: str, methods: list[str], classifier: nn.Module | None, count: int, images: str
 ) -> dict[str, str]:
     """Draw the images with the smallest and with the largest drop of the main method: title -> picture."""
     options, kept = run.info["options"], run.records[run.records["method"] == main]
@@ -88,7 +90,7 @@ def _gallery(
         return {}
     setup = Setup(
         images or run.info["images"],
-        classifier or options["classifier"],
+        options["classifier"] if classifier is None else classifier,
         methods[:SHOWN_METHODS],
         protocol=LabProtocol(**options["protocol"]),
     )
