@@ -3,6 +3,8 @@
 load_classifier    a pretrained classifier by its name, or a network of the user's, as in "my_file:my_network"
 from_model         a Classifier of any network
 as_classifier      a Classifier of a network that has the attribute `target_layer`
+channels_last      what makes (N, K, h, w) of Swin's output, and
+vit_tokens         of the tokens of a vision transformer: functions for `reshape_transform`
 """
 
 import difflib
@@ -314,6 +316,32 @@ def _class_names(network: str, given: Sequence[str] | None, outputs: int) -> lis
     if len(names) != count or not all(isinstance(name, str) for name in names):
         raise ValueError(f"classes of {network} is {reprlib.repr(given)}; the names of its {count} classes are needed.")
     return names
+
+
+def channels_last(output: Tensor) -> Tensor:
+    """Return a layer's output (N, h, w, K), as Swin has it, as (N, K, h, w)."""
+    return output.movedim(-1, 1)
+
+
+def vit_tokens(output: Tensor, height: int | None = None, width: int | None = None) -> Tensor:
+    """Return the tokens (N, tokens, K) of a vision transformer as (N, K, height, width).
+
+    The tokens of the image are the last ones. Those before them, the class token and registers, are left out.
+
+    Args:
+        output: the output of a layer.
+        height, width: of the grid of tokens; by default it is the largest square, as for square images.
+
+    Raises:
+        ValueError: the output is not (N, tokens, K), or has fewer tokens than the grid.
+    """
+    if output.ndim != 3:
+        raise ValueError(f"The layer's output is {list(output.shape)}; tokens are N×tokens×K.")
+    height = height or math.isqrt(output.shape[1])
+    width = width or height
+    if height * width > output.shape[1]:
+        raise ValueError(f"There are {output.shape[1]} tokens, too few for a grid of {height}×{width}.")
+    return output[:, -height * width :].unflatten(1, (height, width)).movedim(-1, 1)
 
 
 def load_classifier(
