@@ -46,10 +46,9 @@ class Protocol:
     clamp_beta: bool = False  # a negative contribution counts as 0 in Eq. 6
 
     def __post_init__(self):
-        for option in fields(self):
-            value, allowed = getattr(self, option.name), get_args(option.type) or (True, False)
-            sentence = f"Protocol.{option.name} is {value!r}; it can be {' or '.join(map(repr, allowed))}."
-            _need(value in allowed, sentence)
+        for known in fields(self):
+            value, allowed = getattr(self, known.name), get_args(known.type) or (True, False)
+            _need(value in allowed, f"Protocol.{known.name} is {value!r}; it can be {' or '.join(map(repr, allowed))}.")
 
 
 class Network:
@@ -68,8 +67,8 @@ class Network:
 
     def check(self, images: Tensor, logits: Tensor):
         """Raise a ValueError if images are scored otherwise, beside black ones, than by the model: `logits` are its."""
-        again = self(torch.cat([images, 0 * images]))[: len(images)]
-        far = (again - logits).abs().max() > (0.01 if images.dtype.itemsize > 2 else 0.1) * logits.abs().max()
+        again, allowed = self(torch.cat([images, 0 * images])), 0.01 if images.dtype.itemsize > 2 else 0.1
+        far = (again[: len(images)] - logits).abs().max() > allowed * logits.abs().max().clamp(0.1)
         _need(not far, "The logits of an image change from call to call, or with the other images of a batch.")
 
     def region_pass(self, evidences: Sequence["Evidence"]) -> list[Tensor | None]:
@@ -97,7 +96,8 @@ class Scorer:
     def read(self, y: Tensor, image: Callable[[int], str] = "image {}".format) -> Tensor:
         """f^c (N,) from what the network returned: logits y (N, C), or f^c itself. `image` names one in an error."""
         if y.ndim == 2 and callable(self.target):
-            y = torch.stack([self.target(row).reshape(()) for row in y])
+            y = torch.stack([torch.as_tensor(self.target(row)).squeeze() for row in y])
+            _need(y.ndim == 1, f"The target {self.target!r} must return a single number.")
         elif y.ndim == 2:
             single, y = y.shape[1] == 1, torch.cat([-y, y], 1) if y.shape[1] == 1 else y  # one logit: classes 0 and 1
             sigmoid = single or self.class_score == "sigmoid"
@@ -187,26 +187,27 @@ def capture(
         with layer.register_forward_hook(start_graph):
             y = _logits(model(images), len(images))
         _need(calls, f"The layer {name} was not reached in the forward pass, or it is traced or scripted.")
-        parts = calls[-1:] if len(calls[-1]) == len(images) else calls  # a model can run its batch in parts
-        activations = reshape(output := torch.cat(parts).detach())
+        if len(calls[-1]) != len(images) > 1:  # a model can run its batch in parts: it has none if an image is alone
+            kept: Any = {"score": score, "protocol": protocol, "reshape_transform": reshape_transform}
+            pairs = zip(images.split(1), [[c] for c in classes] if classes else [None] * len(images), strict=True)
+            return [e for image, c in pairs for e in capture(model, image, target_layer=layer, targets=c, **kept)]
+        activations = reshape(output := calls[-1].detach())
         if activations is not output or not reshape_transform:
             _check_maps(model, images, layer, name, activations, bool(reshape_transform))
         classes = classes or [[int(c)] for c in (y.argmax(1) if y.shape[1] > 1 else y[:, 0] > 0)]
         for c in (c for group in classes for c in group if isinstance(c, int) and not 0 <= c < max(2, y.shape[1])):
             raise ValueError(f"The target {c} is out of range: there are classes 0 to {max(2, y.shape[1]) - 1}.")
-        probability = "sigmoid" if protocol.class_score == "sigmoid" else "probability"
-        kind = "logit" if protocol.gradient_of == "logit" else probability
+        kinds = {"logit": "logit", "probability": "sigmoid" if protocol.class_score == "sigmoid" else "probability"}
         torch.set_grad_enabled(True)
         for j in range(max(map(len, classes))):
             # Images of a batch do not touch each other: one backward pass serves the j-th class of all of them.
-            scorers = [Scorer(Network(model), c[min(j, len(c) - 1)], kind) for c in classes]
-            total = torch.cat([f_c.read(y[i : i + 1], f"image {i}".format) for i, f_c in enumerate(scorers)]).sum()
-            found = torch.autograd.grad(total, parts, None, True, allow_unused=True) if total.requires_grad else ()
-            known = len(found) and all(gradient is not None for gradient in found)
-            _need(known, f"The class score does not depend on the layer {name}, or is quantized: there is no gradient.")
-            grads.append(reshape(torch.cat(found)))
-    # A CPU is fastest while a batch stays in its cache, and often twice as fast in channels_last.
-    forward = evaluation(model)(lambda x: _logits(model(x.contiguous(memory_format=torch.channels_last)), len(x)))
+            scorers = [Scorer(Network(model), c[min(j, len(c) - 1)], kinds[protocol.gradient_of]) for c in classes]
+            f = torch.cat([f_c.read(y[i : i + 1], f"image {i}".format) for i, f_c in enumerate(scorers)]).sum()
+            found = torch.autograd.grad(f, calls[-1], None, True, allow_unused=True) if f.requires_grad else [None]
+            known = found[0] is not None and found[0].isfinite().all()
+            _need(known, f"The class score does not depend on the layer {name}, or is quantized: no finite gradient.")
+            grads.append(reshape(torch.as_tensor(found[0])))
+    forward = evaluation(model)(lambda some: _logits(model(some), len(some)))
     network = score or getattr(model, "gradient_free", None)
     if not isinstance(network, Network):
         network = Network(score or forward, 8 if images.device.type == "cpu" else 64)
@@ -218,7 +219,7 @@ def capture(
     for i, (image, maps, regions) in enumerate(zip(images, activations, [{} for _ in images], strict=True)):
         for c, gradient in zip(classes[i], grads, strict=False):
             scorer = Scorer(network, c, protocol.class_score)
-            whole = float(replace(scorer, class_score=probability).read(y[i : i + 1].detach()))
+            whole = float(replace(scorer, class_score=kinds["probability"]).read(y[i : i + 1].detach()))
             scores = whole, float(scorer.read(black, "the black image".format)), scorer
             evidences.append(Evidence(image, c, maps, gradient[i].to(maps), *scores, protocol, background, regions))
     return evidences
@@ -331,9 +332,8 @@ def union_cam(evidence: Evidence, theta: float = 10, weighted: bool = True) -> U
     united = evidence.scaled(weights[0] * denoised + weights[1] * region)
     beta_united = contribution(evidence, united)
     # Two weights of 0 unite nothing: then the region map stands, whatever the empty map scores.
-    selected = "united" if any(weights) and beta_united > betas[1] else "region"
-    cam = united if selected == "united" else region
-    return UnionSteps(denoised, region, united, *betas, beta_united, selected, cam)
+    kept = "united" if any(weights) and beta_united > betas[1] else "region"
+    return UnionSteps(denoised, region, united, *betas, beta_united, kept, united if kept == "united" else region)
 
 
 class UnionCAM(AbstractContextManager):
@@ -385,9 +385,9 @@ def evaluation(model: nn.Module) -> Generator[None, None, None]:
 
 def _find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[nn.Module, str]:
     found = [(m, n or type(model).__name__) for n, m in model.named_modules() if m is layer or n == layer]
-    shown, last = type(model).__name__, ", ".join([name for name, _ in model.named_modules()][-5:])
-    wanted = repr(layer) if isinstance(layer, str) else f"{type(layer).__name__} that was given"
-    _need(found, f"{shown} has no layer {wanted}; its last ones are {last}.")
+    last = ", ".join([name for name, _ in model.named_modules()][-5:])
+    wanted = layer if isinstance(layer, str) else type(layer)
+    _need(found, f"{type(model).__name__} has no layer {wanted!r}; its last ones are {last}.")
     return found[0]
 
 
@@ -398,18 +398,18 @@ def _check_inputs(model: nn.Module, images: Tensor, targets: Sequence | None, pr
     _need(images.is_floating_point(), f"The images are {images.dtype}; floating point is needed (/ 255).", TypeError)
     bad, least, most = int((~images.isfinite()).sum()), images.min(), images.max()
     _need(not bad, f"{bad} values of the images are NaN or infinite.")
-    # Only this project's own classifiers have this attribute. What another network calls `mean` can be anything.
-    low, high, mean = getattr(model, "unioncam_pixels", (-torch.inf, torch.inf, None))
+    low, high, mean = getattr(model, "unioncam_pixels", (-torch.inf, torch.inf, None))  # this project's own have it
     _need(low <= least and most <= high, f"The images range from {least:.3g} to {most:.3g}, not {low:g} to {high:g}.")
     good, dtype = protocol.mask_space == "pixel" or mean is not None, next(model.parameters(), images).dtype
     _need(good, "mask_space='normalized' needs a classifier with its mean colour, as load_classifier returns.")
     _need(dtype == images.dtype, f"The images are {images.dtype} and the model is {dtype}; equalize them.", TypeError)
     if targets is None:
         return None
-    good = hasattr(targets, "__len__") and not isinstance(targets, str) and len(targets) == len(images)
+    targets = targets.tolist() if isinstance(targets, Tensor | np.ndarray) else targets
+    good = isinstance(targets, Sequence) and not isinstance(targets, str) and len(targets) == len(images)
     _need(good, f"targets is {targets!r}; one target for each of the {len(images)} images is needed.")
     groups = []
-    for target in targets.tolist() if isinstance(targets, Tensor) else targets:
+    for target in targets:
         named = type(target).__name__ in ("ClassifierOutputTarget", "BinaryClassifierOutputTarget")
         group = np.atleast_1d(target.category if named else target)
         good = (callable(target) and not named) or (group.dtype.kind in "iu" and group.ndim == 1 and group.size)
@@ -425,10 +425,10 @@ def _logits(output: Any, count: int) -> Tensor:
     y = getattr(output, "logits", output)
     good = isinstance(y, Tensor) and (y.numel() == count or (y.ndim > 1 and y.numel() == count * y.shape[1]))
     _need(good, f"The model returns {getattr(y, 'shape', type(y).__name__)} for {count} images; logits N×C are needed.")
-    node = y.grad_fn
+    node, one = y.grad_fn, y.requires_grad and y.ndim == 2 and y.shape[1] > 1 and (y.sum(1) - 1).abs().max() < 1e-4
     while node is not None and node.name().startswith(("View", "Unsafe", "Squeeze", "Unsqueeze", "ToCopy", "Clone")):
         node = node.next_functions[0][0]
-    ends = node is not None and node.name().startswith(("Softmax", "Sigmoid"))
+    ends = (one and y.min() >= 0) or (node is not None and node.name().startswith(("Softmax", "Sigmoid")))
     _need(not ends, "The network ends in a softmax or a sigmoid; without that layer it returns logits, as is needed.")
     return y.reshape(count, -1)
 

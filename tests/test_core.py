@@ -630,7 +630,7 @@ class Wrapped(TinyCNN):
     ("model", "images", "options", "error", "sentence"),
     [
         (TinyCNN(), IMAGE, {"layer": "layer4"}, ValueError, "TinyCNN has no layer 'layer4'; its last .*relu2, fc"),
-        (TinyCNN(), IMAGE, {"layer": nn.ReLU()}, ValueError, "TinyCNN has no layer ReLU that was given"),
+        (TinyCNN(), IMAGE, {"layer": nn.ReLU()}, ValueError, "TinyCNN has no layer <class .*ReLU'>; its last ones"),
         (Wrapped(lambda x: x), IMAGE, {"layer": "unused"}, ValueError, "layer unused was not reached"),
         (Wrapped(lambda x: x), IMAGE, {"layer": "aside"}, ValueError, "does not depend on the layer aside"),
         (TinyCNN(), IMAGE, {"layer": "fc"}, ValueError, r"fc gives \[2, 5\] for .*, not N×K×h×w; reshape_"),

@@ -27,8 +27,17 @@ OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
-    """Build PyTorch's eager mode with channels_last. On a GPU, cuDNN measures which convolutions are fastest."""
-    return _torch_network(_in_precision(model, precision), noise.device, precision), sizes
+    """Build PyTorch's eager mode, with channels_last if the model supports it, which is often twice as fast on a CPU.
+
+    On a GPU, cuDNN measures which convolutions are fastest.
+    """
+    model = _in_precision(model, precision)
+    network = _torch_network(model, noise.device, precision)
+    try:
+        network(noise)
+    except RuntimeError:  # Tensor.view, before a fully connected layer, supports no other layout than the usual one
+        network = _torch_network(model, noise.device, precision, torch.contiguous_format)
+    return network, sizes
 
 
 def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
@@ -109,11 +118,16 @@ def _in_precision(model: nn.Module, precision: Precision) -> nn.Module:
     return model
 
 
-def _torch_network(module: Callable, device: torch.device, precision: Precision) -> Function:
+def _torch_network(
+    module: Callable,
+    device: torch.device,
+    precision: Precision,
+    layout: torch.memory_format = torch.channels_last,
+) -> Function:
     half = HALF.get(precision)
 
     def network(images: Tensor) -> Tensor:
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=layout)
         with (
             nvidia_settings(precision) if device.type == "cuda" else nullcontext(),
             torch.autocast(device.type, dtype=half, enabled=half is not None),
