@@ -67,8 +67,8 @@ class Network:
 
     def check(self, images: Tensor, logits: Tensor):
         """Raise a ValueError if images are scored otherwise, beside black ones, than by the model: `logits` are its."""
-        again, allowed = self(torch.cat([images, 0 * images])), 0.01 if images.dtype.itemsize > 2 else 0.1
-        far = (again[: len(images)] - logits).abs().max() > allowed * logits.abs().max().clamp(0.1)
+        again, allowed = self(torch.cat([0 * images, images])), 0.01 if images.dtype.itemsize > 2 else 0.1
+        far = (again[len(images) :] - logits).abs().max() > allowed * logits.abs().max().clamp(0.1)
         _need(not far, "The logits of an image change from call to call, or with the other images of a batch.")
 
     def region_pass(self, evidences: Sequence["Evidence"]) -> list[Tensor | None]:
@@ -447,4 +447,4 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
         with torch.nn.modules.module.register_module_forward_hook(lambda m, _, y: called.append((names.get(m), y))):
             model(images[:1])
         fit = [n for n, y in called if n and isinstance(y, Tensor) and y.ndim == 4 and y[0, 0].numel() > 1]
-        warnings.warn(f"{shown}: one position, so the map is empty; {[*fit, 'no layer'][-1]} has more.", stacklevel=3)
+        warnings.warn(f"{shown}: one position, so the map is empty; {['no layer', *fit][-1]} has more.", stacklevel=3)

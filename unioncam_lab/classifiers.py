@@ -333,14 +333,18 @@ def vit_tokens(output: Tensor, height: int | None = None, width: int | None = No
         height, width: of the grid of tokens; by default it is the largest square, as for square images.
 
     Raises:
-        ValueError: the output is not (N, tokens, K), or has fewer tokens than the grid.
+        ValueError: the output is not (N, tokens, K); there are fewer tokens than the grid has; or neither height nor
+            width is given, and the largest square leaves out more than 16 tokens.
     """
     if output.ndim != 3:
         raise ValueError(f"The layer's output is {list(output.shape)}; tokens are N×tokens×K.")
-    height = height or math.isqrt(output.shape[1])
+    count, given = output.shape[1], height or width
+    height = height or width or math.isqrt(count)
     width = width or height
-    if height * width > output.shape[1]:
-        raise ValueError(f"There are {output.shape[1]} tokens, too few for a grid of {height}×{width}.")
+    if height * width > count:
+        raise ValueError(f"There are {count} tokens, too few for a grid of {height}×{width}.")
+    if not given and count - height * width > 16:
+        raise ValueError(f"There are {count} tokens, which are no square grid: vit_tokens needs height and width.")
     return output[:, -height * width :].unflatten(1, (height, width)).movedim(-1, 1)
 
 
