@@ -392,6 +392,30 @@ def test_a_class_is_explained_again_with_what_reshapes_the_layers_output():
         assert row["sanity"] == pytest.approx(100)
 
 
+@pytest.mark.parametrize(
+    ("metric", "at", "what"),
+    [
+        ("adcc", 0, "the masked image"),
+        ("stability", 1, "the image under flip"),
+        ("sanity", 0, "the image by a network with shuffled layers"),
+    ],
+)
+def test_a_score_that_is_not_finite_says_what_was_explained_again(evidence, tiny, monkeypatch, metric, at, what):
+    calls = []
+
+    def broken(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > at:
+            raise NonFiniteScore("It is NaN.")
+        return capture(*arguments, **options)
+
+    tiny.target_layer = "relu2"
+    monkeypatch.setattr(metrics, "capture", broken)
+    method = find_method("grad_cam")
+    with pytest.raises(NonFiniteScore, match=rf"^When {what} is explained again: It is NaN\.$"):
+        metrics.explain_again(evidence, tiny, [method], [grad_cam(evidence)], [metric], [[(tiny, [method])]])
+
+
 def test_a_wrong_metric_is_one_sentence(evidence):
     with pytest.raises(ValueError, match="no metric 'nss'; there are drop, increase, insertion, deletion"):
         metrics.check_metrics(["drop", "nss"])

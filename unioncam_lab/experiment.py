@@ -154,7 +154,8 @@ class Laboratory:
     """
 
     def __init__(self, setup: Setup, classifier: Classifier | None = None):
-        self.setup, self.classifier = setup, setup.load_classifier() if classifier is None else classifier
+        self.setup = setup
+        self.classifier = setup.load_classifier() if classifier is None else as_classifier(classifier)
         self.methods = [find_method(name, self.classifier) for name in setup.methods]
         self._threads = torch.get_num_threads()
         self._engine = {name: value for name, value in vars(self.classifier).items() if name == "gradient_free"}

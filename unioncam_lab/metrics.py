@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor
 
-from unioncam_core import Evidence, capture
+from unioncam_core import Evidence, NonFiniteScore, capture
 from unioncam_lab.classifiers import Classifier
 from unioncam_lab.images import blur
 from unioncam_lab.methods import Method
@@ -441,35 +441,43 @@ def explain_again(
         the similarity to the map of each network, in the order of the seeds, with its sign; `sanity_curve`, its
         absolute value, averaged over the seeds; and `sanity`, the mean of this curve. The sign does not count, because
         a negated map still holds the same information.
+
+    Raises:
+        ValueError: a map has another size than the image or values that are not finite.
+        NonFiniteScore: a score is NaN or infinite; the message says what was explained again.
     """
 
-    def explain(network: Classifier, image: Tensor, methods: Sequence[Method]) -> list[Tensor]:
-        (again,) = capture(
-            network,
-            image[None],
-            target_layer=network.target_layer,
-            targets=[evidence.target],
-            protocol=evidence.protocol,
-            reshape_transform=getattr(network, "reshape_transform", None),
-        )
-        results = [method.explain(again) for method in methods]
+    def explain(network: Classifier, image: Tensor, methods: Sequence[Method], what: str) -> list[Tensor]:
+        try:
+            (again,) = capture(
+                network,
+                image[None],
+                target_layer=network.target_layer,
+                targets=[evidence.target],
+                protocol=evidence.protocol,
+                reshape_transform=getattr(network, "reshape_transform", None),
+            )
+            results = [method.explain(again) for method in methods]
+        except NonFiniteScore as error:
+            raise NonFiniteScore(f"When {what} is explained again: {error}") from error
         return [result.cam.to(image.device) for result in results]
 
     cams = [as_map(cam, evidence.image.shape[1:]).to(evidence.image.device) for cam in cams]
     rows: list[dict] = [{} for _ in methods]
     if "adcc" in metrics:
         for method, cam, row in zip(methods, cams, rows, strict=True):
-            (again,) = explain(classifier, evidence.masked(cam[None])[0], [method])
+            (again,) = explain(classifier, evidence.masked(cam[None])[0], [method], "the masked image")
             row |= {"complexity": 100 * complexity(cam), "coherency": 100 * coherency(cam, again)}
     if "stability" in metrics:
         for name, transform in TRANSFORMS.items():
-            others = explain(classifier, transform.change(evidence.image), methods)
+            others = explain(classifier, transform.change(evidence.image), methods, f"the image under {name}")
             for cam, other, row in zip(cams, others, rows, strict=True):
                 row[f"stability_{name}"] = 100 * similarity(*transform.compare(cam, other))
         for row in rows:
             row["stability"] = float(np.mean([row[f"stability_{name}"] for name in TRANSFORMS]))
     if "sanity" in metrics:
-        maps = [explain(network, evidence.image, theirs) for seed in networks for network, theirs in seed]
+        shuffled = "the image by a network with shuffled layers"
+        maps = [explain(network, evidence.image, theirs, shuffled) for seed in networks for network, theirs in seed]
         for cam, row, others in zip(cams, rows, zip(*maps, strict=True), strict=True):
             row["sanity_rho"] = [100 * similarity(cam, other) for other in others]
             row["sanity_curve"] = np.abs(row["sanity_rho"]).reshape(len(networks), -1).mean(0).tolist()
