@@ -1,6 +1,11 @@
 """Fixtures that many tests use. They import what they need when they run, so that pytest starts at once."""
 
+import os
+
 import pytest
+
+# timm and transformers make networks with random weights here, and never ask their hub.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture
