@@ -378,7 +378,7 @@ PROBABILITIES = {
     "torch.sigmoid squeezed": (lambda y: y.sigmoid().squeeze(1), 1),
     "torch.sigmoid beside its complement": (lambda y: torch.cat([1 - y.sigmoid(), y.sigmoid()], 1), 1),
 }
-LAYOUT = r"layer \w+ gives \[.*reshape_transform="
+LAYOUT = r"layer \w+ gives \[.*reshape_transform.*channels_last.*vit_tokens"
 
 
 @dataclass(frozen=True)
@@ -499,9 +499,7 @@ def refused():
             "36",
             options={"reshape_transform": partial(vit_tokens, height=7, width=7)},
         ),
-        "tokens where there are maps": Refused(
-            Net, "vit_tokens|reshape_transform", options={"reshape_transform": vit_tokens}
-        ),
+        "tokens where there are maps": Refused(Net, "N×tokens×K", options={"reshape_transform": vit_tokens}),
         "another grid": Refused(partial(Pooled, (2, 6)), LAYOUT, shape=(2, 3, 12, 12)),
         "a reshape that loses the batch": Refused(
             Net, "reshape_transform", options={"reshape_transform": lambda output: output[0]}

@@ -196,6 +196,8 @@ def test_union_cam_is_the_plain_loops(name):
 )
 def test_without_a_transform_the_layer_is_refused(name, layer):
     model, images = NETWORKS[name].make()
-    with pytest.raises(ValueError, match=f"layer {layer} gives .*reshape_transform=") as caught:
+    with pytest.raises(
+        ValueError, match=f"layer {layer} gives .*reshape_transform.*channels_last.*vit_tokens"
+    ) as caught:
         UnionCAM(model, [layer])(images)
     assert "\n" not in str(caught.value)
