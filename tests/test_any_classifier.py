@@ -188,7 +188,7 @@ FORMS = {
     "list of tensors": [torch.tensor(2), torch.tensor(0)],
     "list of lists": [[2], [0]],
     "ClassifierOutputTarget": [ClassifierOutputTarget(2), ClassifierOutputTarget(0)],
-    "two forms": [ClassifierOutputTarget(torch.tensor(2)), 0],
+    "two forms": [ClassifierOutputTarget(torch.tensor(2)), BinaryClassifierOutputTarget(0)],
 }
 VALUES = {
     "ClassifierOutputSoftmaxTarget": [ClassifierOutputSoftmaxTarget(2), ClassifierOutputSoftmaxTarget(0)],
@@ -278,6 +278,8 @@ def habits():
     return {
         "in parts of two": Case(partial(InParts, 2), **three),
         "image by image": Case(partial(InParts, 1), **three),
+        "image by image, the last one first": Case(Reversed, **three),
+        "shared ReLU, image by image": Case(SharedReLUInParts, **three),
         "one image in parts of two": Case(partial(InParts, 2), shape=(1, 3, 12, 12)),
         "shared ReLU": Case(SharedReLU, **three),
         "shared ReLU, one image": Case(SharedReLU, shape=(1, 3, 12, 12)),
@@ -440,15 +442,10 @@ def refused_targets():
         "nested too deep": ([[[0]], [[1]]], TypeError, "class index"),
         "a set": ({0, 1}, (TypeError, ValueError), "sequence|one target for each"),
         "a dict": ({0: 1, 1: 2}, (TypeError, ValueError), "sequence|one target for each"),
-        "a function of all outputs": ([lambda y: y, lambda y: y], (TypeError, ValueError), "target.*one (score|value)"),
-        "a function without a tensor": ([lambda y: 1.0, lambda y: 2.0], (TypeError, ValueError), "target.*tensor"),
+        "a function of all outputs": ([lambda y: y, lambda y: y], ValueError, "must return a single number"),
+        "a function without a tensor": ([lambda y: 1.0, lambda y: 2.0], ValueError, "does not depend"),
         "a function that does not depend": ([lambda y: y[0].detach()] * 2, ValueError, "does not depend"),
         "a function that gives NaN": ([lambda y: y[0] * torch.nan] * 2, NonFiniteScore, "NaN or infinite"),
-        "BinaryClassifierOutputTarget of five classes": (
-            [BinaryClassifierOutputTarget(1), BinaryClassifierOutputTarget(0)],
-            (TypeError, ValueError),
-            "BinaryClassifierOutputTarget",
-        ),
     }
 
 
@@ -507,10 +504,8 @@ def refused():
         "a reshape that mixes the images": Refused(
             Net, "reshape_transform|images", options={"reshape_transform": lambda output: output[:1]}
         ),
-        "crops": Refused(Crops, r"layer maps gives \[4, .* for images \[2, "),
-        "only the first image": Refused(FirstOnly, r"layer maps gives \[1, .* for images \[2, "),
-        "image by image, the last one first": Refused(Reversed, "layer maps", targets=[2, 0]),
-        "shared ReLU, image by image": Refused(SharedReLUInParts, "layer maps"),
+        "crops": Refused(Crops, r"layer maps gives \[2, .* for images \[1, "),
+        "only the first image": Refused(FirstOnly, "other images of a batch"),
         "ReLU after the maps": Refused(ReLUAfterTheMaps, LAYOUT),
         "never reached": Refused(Unreached, "layer unused was not reached", layer="unused"),
         "reached for nothing": Refused(Unreached, "does not depend on the layer aside", layer="aside"),
