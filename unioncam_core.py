@@ -186,7 +186,7 @@ def capture(
         images = images.detach().clone().to(next(model.parameters(), images).device)
         with layer.register_forward_hook(start_graph):
             y = _logits(model(images), len(images))
-        _need(calls, f"The layer {name} was not reached in the forward pass, or it is traced or scripted.")
+        _need(calls, f"The layer {name} was not reached in the forward pass.")
         if len(calls[-1]) != len(images) > 1:  # a model can run its batch in parts: it has none if an image is alone
             kept: Any = {"score": score, "protocol": protocol, "reshape_transform": reshape_transform}
             pairs = zip(images.split(1), [[c] for c in classes] if classes else [None] * len(images), strict=True)
@@ -392,6 +392,7 @@ def _find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[nn.Module, st
 
 
 def _check_inputs(model: nn.Module, images: Tensor, targets: Sequence | None, protocol: Protocol) -> list[list] | None:
+    _need(not isinstance(model, torch.jit.ScriptModule), "The model is traced or scripted; give it as it was before.")
     _need(isinstance(protocol, Protocol), f"protocol is {protocol!r}; a Protocol is needed.", TypeError)
     good = isinstance(images, Tensor) and images.ndim == 4 and 0 not in images.shape
     _need(good, f"The images are {type(images).__name__} {[*getattr(images, 'shape', [])]}; N×channels×H×W is needed.")
@@ -438,10 +439,9 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     (h, w), (H, W) = maps.shape[-2:] if maps.ndim == 4 else (0, 0), images.shape[2:]
     shown = f"The layer {name} gives {list(maps.shape)} for images {list(images.shape)}"
     # Rounding changes h / H by some pixels, channels at the end by a factor, unless K = h = w. A square can be pooled.
-    good = len(maps) == len(images) and h and (abs(h / H - w / W) <= 2 / H + 2 / W or (h == w and not told))
-    linear = not told and any(isinstance(module, nn.LayerNorm | nn.Linear) for module in layer.modules())
-    good = good and not (linear and h == w == maps.shape[1])
-    _need(good, f"{shown}, not N×K×h×w; reshape_transform makes it so, as channels_last or vit_tokens of unioncam_lab.")
+    good = len(maps) == len(images) and h and (h == w or abs(h / H - w / W) <= (2 / H + 2 / W) * (H != W))
+    cube = h == w == maps.shape[1] and any(isinstance(m, nn.LayerNorm | nn.Linear) for m in layer.modules())
+    _need(good and (told or not cube), f"{shown}, not N×K×h×w: see reshape_transform, channels_last, vit_tokens.")
     if h * w == 1:
         names, called = {module: name for name, module in model.named_modules()}, []
         with torch.nn.modules.module.register_module_forward_hook(lambda m, _, y: called.append((names.get(m), y))):
