@@ -89,6 +89,18 @@ class Tokens(Net):
         return self.maps(tokens)[:, self.front :].mT.unflatten(2, maps.shape[2:])
 
 
+class ClassToken(Tokens):
+    """Only the token in front is read behind the maps, as behind the last block of a vision transformer."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.fc = nn.Linear(6, 5).double()
+
+    def features(self, images):
+        maps = self.conv2(self.relu(self.conv1(images))).flatten(2).mT
+        return self.maps(torch.cat([maps.mean(1, keepdim=True), maps], 1))[:, 0]
+
+
 class SharedReLU(Net):
     """One ReLU for three places; its last call gives the maps."""
 

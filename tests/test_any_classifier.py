@@ -19,6 +19,7 @@ import torch
 from kinds import (
     Buffers,
     ChannelsLast,
+    ClassToken,
     Crops,
     DividesByMaximum,
     Dropout,
@@ -491,6 +492,15 @@ def refused():
             shape=(2, 3, 32, 24),
             options={"reshape_transform": vit_tokens},
         ),
+        "a wide grid with a class token, as many as a square has": Refused(
+            partial(Tokens, 1, size=(28, 24)),
+            "reshape_transform",
+            shape=(2, 3, 28, 24),
+            options={"reshape_transform": vit_tokens},
+        ),
+        "tokens that the score does not read": Refused(
+            ClassToken, "gradient|depend", options={"reshape_transform": vit_tokens}
+        ),
         "a grid of more tokens than there are": Refused(
             Tokens,
             "36",
@@ -579,7 +589,7 @@ def test_the_image_without_a_score_is_named():
 
 def test_a_map_of_one_position_warns():
     case = Case(partial(Pooled, (1, 1)))
-    with pytest.warns(UserWarning, match=r"layer maps gives \[2, 6, 1, 1\] .*; conv2 has more"):
+    with pytest.warns(UserWarning, match=r"layer maps gives \[2, 6, 1, 1\].*one position.*; conv2 has more"):
         evidences = capture(case.network(), case.images(), target_layer="maps")
     assert union_cam(evidences[0]).cam.count_nonzero() == 0
 

@@ -633,7 +633,7 @@ class Wrapped(TinyCNN):
         (TinyCNN(), IMAGE, {"layer": nn.ReLU()}, ValueError, "TinyCNN has no layer <class .*ReLU'>; its last ones"),
         (Wrapped(lambda x: x), IMAGE, {"layer": "unused"}, ValueError, "layer unused was not reached"),
         (Wrapped(lambda x: x), IMAGE, {"layer": "aside"}, ValueError, "does not depend on the layer aside"),
-        (TinyCNN(), IMAGE, {"layer": "fc"}, ValueError, r"fc gives \[2, 5\] for .*, not N×K×h×w: see reshape_transform"),
+        (TinyCNN(), IMAGE, {"layer": "fc"}, ValueError, r"fc gives \[2, 5\] for .*, not N×K×h×w: see resh"),
         (Wrapped(lambda x: (x, x)), IMAGE, {}, ValueError, "model returns tuple for 2 images; logits N×C"),
         (Wrapped(lambda x: x[0]), IMAGE, {}, ValueError, r"model returns .*\[5\]\) for 2 images; logits N×C"),
         (Wrapped(lambda x: x.softmax(1)), IMAGE, {}, ValueError, "ends in a softmax or a sigmoid; without that layer"),

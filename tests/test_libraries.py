@@ -201,3 +201,11 @@ def test_without_a_transform_the_layer_is_refused(name, layer):
     ) as caught:
         UnionCAM(model, [layer])(images)
     assert "\n" not in str(caught.value)
+
+
+def test_a_wide_image_needs_the_grid_of_its_tokens():
+    """14×12 tokens and the class token are as many as 13×13."""
+    model, images = from_timm("vit_tiny_patch16_224", img_size=(224, 192), depth=2)().eval(), torch.rand(1, 3, 224, 192)
+    with pytest.raises(ValueError, match="reshape_transform") as caught:
+        UnionCAM(model, ["blocks.1.norm1"], reshape_transform=vit_tokens)(images)
+    assert "\n" not in str(caught.value)
