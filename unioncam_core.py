@@ -204,7 +204,7 @@ def capture(
             scorers = [Scorer(Network(model), c[min(j, len(c) - 1)], kinds[protocol.gradient_of]) for c in classes]
             f = torch.cat([f_c.read(y[i : i + 1], f"image {i}".format) for i, f_c in enumerate(scorers)]).sum()
             found = torch.autograd.grad(f, calls[-1], None, True, allow_unused=True) if f.requires_grad else [None]
-            known = found[0] is not None and found[0].isfinite().all()
+            known = found[0] is not None and found[0].isfinite().all() and reshape(found[0]).any() >= found[0].any()
             _need(known, f"The class score does not depend on the layer {name}, or is quantized: no finite gradient.")
             grads.append(reshape(torch.as_tensor(found[0])))
     forward = evaluation(model)(lambda some: _logits(model(some), len(some)))
@@ -438,8 +438,8 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     """Refuse what cannot be the feature maps (N, K, h, w) of these images, and warn of maps with a single position."""
     (h, w), (H, W) = maps.shape[-2:] if maps.ndim == 4 else (0, 0), images.shape[2:]
     shown = f"The layer {name} gives {list(maps.shape)} for images {list(images.shape)}"
-    # Rounding changes h / H by some pixels, channels at the end by a factor, unless K = h = w. A square can be pooled.
-    good = len(maps) == len(images) and h and (h == w or abs(h / H - w / W) <= (2 / H + 2 / W) * (H != W))
+    square = h == w and (H == W or not told)  # a network can pool the maps of any image to a square
+    good = len(maps) == len(images) and h and (square or (H != W and abs(h / H - w / W) < 1 / H + 1 / W))  # rounding
     cube = h == w == maps.shape[1] and any(isinstance(m, nn.LayerNorm | nn.Linear) for m in layer.modules())
     _need(good and (told or not cube), f"{shown}, not N×K×h×w: see reshape_transform, channels_last, vit_tokens.")
     if h * w == 1:
