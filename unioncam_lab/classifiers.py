@@ -209,7 +209,8 @@ def from_model(
         channels: number of channels of the images. With 1, pictures are read as grey.
         mean, std: what the model's images were normalized by in training, for pixels in [0, 1]: one number for each
             channel, or one for all.
-        reshape_transform: as in `unioncam_core.capture`, if the target layer does not return (N, K, h, w).
+        reshape_transform: as in `unioncam_core.capture`, if the target layer does not return (N, K, h, w);
+            `channels_last` and `vit_tokens` are two.
 
     Raises:
         ValueError, TypeError: one sentence that names the wrong value. One black image is shown to the model.
