@@ -439,7 +439,7 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     (h, w), (H, W) = maps.shape[-2:] if maps.ndim == 4 else (0, 0), images.shape[2:]
     shown = f"The layer {name} gives {list(maps.shape)} for images {list(images.shape)}"
     square = h == w and (H == W or not told)  # a network can pool the maps of any image to a square
-    good = len(maps) == len(images) and h and (square or (H != W and abs(h / H - w / W) < 1 / H + 1 / W))  # rounding
+    good = len(maps) == len(images) and h and (square or (H != W and abs(h * W - w * H) < H + W))  # but for rounding
     cube = h == w == maps.shape[1] and any(isinstance(m, nn.LayerNorm | nn.Linear) for m in layer.modules())
     _need(good and (told or not cube), f"{shown}, not N×K×h×w: see reshape_transform, channels_last, vit_tokens.")
     if h * w == 1:
