@@ -236,7 +236,7 @@ class Picture:
     Attributes:
         dataset: the name of its data set, as given to `datasets.pictures`.
         id: its name within the data set.
-        read: (size, fit) -> the image (3, size, size), RGB in [0, 1].
+        read: (size, fit) -> the image (channels, size, size) in [0, 1], RGB unless the picture is your own.
         label: its class if the data set gives one: the name of a class, or the WordNet id of one of ImageNet's.
         file: the file that holds it; None if it is drawn or composed.
         read_scene: (size, fit) -> the same image with its objects' masks; None if they are unknown.
