@@ -331,11 +331,12 @@ def vit_tokens(output: Tensor, height: int | None = None, width: int | None = No
 
     Args:
         output: the output of a layer.
-        height, width: of the grid of tokens; by default it is the largest square, as for square images.
+        height, width: of the grid of tokens. By default it is the largest square, if that leaves out none, one (class),
+            two (class and distillation) or five tokens (class and four registers).
 
     Raises:
-        ValueError: the output is not (N, tokens, K); there are fewer tokens than the grid has; or neither height nor
-            width is given, and the largest square leaves out more than 16 tokens.
+        ValueError: the output is not (N, tokens, K); there are fewer tokens than the grid has; or the grid must be
+            given, because the tokens are no such square.
     """
     if output.ndim != 3:
         raise ValueError(f"The layer's output is {list(output.shape)}; tokens are N×tokens×K.")
@@ -344,8 +345,11 @@ def vit_tokens(output: Tensor, height: int | None = None, width: int | None = No
     width = width or height
     if height * width > count:
         raise ValueError(f"There are {count} tokens, too few for a grid of {height}×{width}.")
-    if not given and count - height * width > 16:
-        raise ValueError(f"There are {count} tokens, which are no square grid: vit_tokens needs height and width.")
+    if not given and (rest := count - height * width) not in (0, 1, 2, 5):
+        raise ValueError(
+            f"There are {count} tokens, {rest} more than a square: give vit_tokens the grid, as in "
+            "functools.partial(vit_tokens, height=14, width=16)."
+        )
     return output[:, -height * width :].unflatten(1, (height, width)).movedim(-1, 1)
 
 
