@@ -203,9 +203,16 @@ def test_without_a_transform_the_layer_is_refused(name, layer):
     assert "\n" not in str(caught.value)
 
 
-def test_a_wide_image_needs_the_grid_of_its_tokens():
-    """14×12 tokens and the class token are as many as 13×13."""
-    model, images = from_timm("vit_tiny_patch16_224", img_size=(224, 192), depth=2)().eval(), torch.rand(1, 3, 224, 192)
-    with pytest.raises(ValueError, match="reshape_transform") as caught:
+@pytest.mark.parametrize("size", [(224, 192), (224, 208), (96, 80), (64, 48)])
+def test_a_wide_image_needs_the_grid_of_its_tokens(size):
+    """With the class token, 14×12 tokens are as many as 13×13; of the others a square leaves out no more than 16."""
+    model, images = from_timm("vit_tiny_patch16_224", img_size=size, depth=2)().eval(), torch.rand(1, 3, *size)
+    with pytest.raises(ValueError, match=r"reshape_transform|height and width") as caught:
         UnionCAM(model, ["blocks.1.norm1"], reshape_transform=vit_tokens)(images)
     assert "\n" not in str(caught.value)
+
+
+def test_channels_at_the_end_are_seen_where_they_are_as_many_as_columns():
+    model = models.swin_t().eval()
+    with pytest.raises(ValueError, match=r"layer features.1 gives \[1, 16, 96, 96\].*reshape_transform"):
+        UnionCAM(model, ["features.1"])(torch.rand(1, 3, 64, 384))
