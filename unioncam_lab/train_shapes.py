@@ -1,4 +1,4 @@
-"""Training of networks on drawn shapes, in minutes on 2 cores. The command is python -m unioncam_lab train (make shapes).
+"""Training of networks on drawn shapes, in minutes on 2 cores. The command is unioncam train (make shapes).
 
 `NETWORKS` names them. load_classifier knows shapes_vgg; the others stand for networks of a user's own.
 """
@@ -57,7 +57,7 @@ def _vit() -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "shapes_vgg": _vgg,
     "shapes_vit": _vit,
-    "shapes_resnet": partial(_from_timm, "resnet10t", stem_width=16, channels=(32, 48, 64, 64), output_stride=8),
+    "shapes_resnet": partial(_from_timm, "resnet10t", stem_width=8, channels=(24, 32, 48, 64), output_stride=8),
 }
 
 
@@ -182,7 +182,9 @@ def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[s
 def train_and_save(
     out: Path | None = None, count: int = 14000, epochs: int = 16, seed: int = 0, network: str = "shapes_vgg"
 ) -> dict[str, float]:
-    """Train one of the NETWORKS and write its weights into a folder, by default data/NETWORK. Return what `examine` does.
+    """Train one of the NETWORKS and write its weights into a folder, data/NETWORK by default.
+
+    Return the result of `examine`.
 
     The file training.json in this folder holds the settings, the losses and the same result.
     """
