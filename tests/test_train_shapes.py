@@ -67,6 +67,11 @@ def test_training_learns_and_is_the_same_every_time():
     assert not network.training
 
 
+def test_an_unknown_network_is_refused_before_a_scene_is_drawn():
+    with pytest.raises(ValueError, match="no network 'resnet'; there are shapes_vgg, shapes_vit, shapes_resnet"):
+        train(network="resnet")
+
+
 def test_of_five_training_scenes_one_shows_nothing_and_one_nothing_else():
     images, shares = training_scenes(10)
     assert shares.sum(1).tolist() == pytest.approx([1] * 10)

@@ -104,7 +104,12 @@ def train(
 
     The optimizer is AdamW. The learning rate rises to 2e-3 and falls to 0. Each batch is randomly rotated, flipped and
     lit.
+
+    Raises:
+        ValueError: there is no such network.
     """
+    if network not in NETWORKS:
+        raise ValueError(f"There is no network {network!r}; there are {', '.join(NETWORKS)}.")
     torch.manual_seed(seed)
     images, shares = training_scenes(count)
     model = NETWORKS[network]().to(memory_format=torch.channels_last).train()
