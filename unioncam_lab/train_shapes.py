@@ -43,12 +43,12 @@ def _from_timm(architecture: str, **options) -> nn.Module:
 
 
 def _vit() -> nn.Module:
-    """A hybrid transformer: the tokens are the positions of shapes_vgg's third block, 12×12, whose weights stay."""
+    """A hybrid transformer: the tokens are the positions of shapes_vgg's last feature map, 12×12; its weights stay."""
     from timm.layers import HybridEmbed
 
     vgg = shapes_network()
     vgg.load_state_dict(load_file(SHAPES_WEIGHTS))
-    stem = partial(HybridEmbed, backbone=vgg.features[:11].requires_grad_(False))
+    stem = partial(HybridEmbed, backbone=vgg.features[:-1].requires_grad_(False))
     size = {"img_size": SIZE, "patch_size": 1, "embed_dim": 64, "depth": 2, "num_heads": 4}
     return _from_timm("vit_tiny_patch16_224", embed_layer=stem, **size)
 
