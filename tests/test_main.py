@@ -218,7 +218,7 @@ def test_train_writes_the_network_and_what_it_learned(tmp_path, capsys, monkeypa
     assert main(["train", "--count", "64", "--epochs", "1", "--out", str(tmp_path / "made")]) == 0
     assert capsys.readouterr().out == " 12.5 %  right\n"
     record = json.loads((tmp_path / "made" / "training.json").read_text())
-    assert record["settings"] == {"count": 64, "epochs": 1, "seed": 0}
+    assert record["settings"] == {"network": "shapes_vgg", "count": 64, "epochs": 1, "seed": 0}
     assert len(record["losses"]) == 1
     assert set(load_file(tmp_path / "made" / "weights.safetensors")) == set(shapes_network().state_dict())
 

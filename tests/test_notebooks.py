@@ -28,6 +28,7 @@ SMALL = {
     "14_medical_case": {"thetas": [0, 90], "methods": ["grad_cam", "fake_cam"]},
     "16_cost": {"photo": "rocket", "size": 96, "theta": 40, "seconds": 0.1},
     "17_reproduction_report": {"level": 0.05},
+    "18_your_own_network": {"count": 4, "seed": 7, "theta": 60},
 }
 
 

@@ -1,13 +1,15 @@
-"""Tests of shapes_vgg's training, and of whether it uses the object."""
+"""Tests of the training on drawn shapes, and of whether shapes_vgg uses the object."""
 
 import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from unioncam_lab.classifiers import SHAPES_WEIGHTS, load_classifier
+from unioncam_lab import DATA
+from unioncam_lab.classifiers import SHAPES_MEAN, SHAPES_STD, SHAPES_WEIGHTS, load_classifier
 from unioncam_lab.shapes import draw_scene
-from unioncam_lab.train_shapes import TRAINING_SEEDS, examine, lit, train, training_scenes
+from unioncam_lab.train_shapes import NETWORKS, TRAINING_SEEDS, examine, lit, train, training_scenes
 
 KINDS = ["one", "two of a class", "two classes"]
 
@@ -45,11 +47,29 @@ def test_it_has_the_architecture_for_which_denoising_matters():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["shapes_vit", "shapes_resnet"])
+def test_the_networks_of_timm_have_learned_what_their_record_says(name):
+    network, file = NETWORKS[name]().eval(), DATA / name / "weights.safetensors"
+    network.load_state_dict(load_file(file))
+    found = examine(lambda images: network((images - SHAPES_MEAN[0]) / SHAPES_STD[0]), 200)
+    record = json.loads((file.parent / "training.json").read_text())
+    assert found["right"] == pytest.approx(record["percent of 1000 fresh scenes"]["right"], abs=8)
+    assert found["right"] > 75 > 2 * found["object painted over"]
+    assert record["settings"]["network"] == name
+    assert file.stat().st_size < 1.5e6
+
+
+@pytest.mark.slow
 def test_training_learns_and_is_the_same_every_time():
     (network, losses), (again, _) = (train(96, 3, 32) for _ in range(2))
     assert losses[-1] < losses[0]
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     assert not network.training
+
+
+def test_an_unknown_network_is_refused_before_a_scene_is_drawn():
+    with pytest.raises(ValueError, match="no network 'resnet'; there are shapes_vgg, shapes_vit, shapes_resnet"):
+        train(network="resnet")
 
 
 def test_of_five_training_scenes_one_shows_nothing_and_one_nothing_else():

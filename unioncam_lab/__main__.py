@@ -186,12 +186,16 @@ def parser() -> argparse.ArgumentParser:
     )
 
     train = add(
-        "train", train_command, "train shapes_vgg, the classifier of drawn shapes", "--epochs 16 --out /tmp/shapes"
+        "train",
+        train_command,
+        "train a classifier of drawn shapes",
+        "--network shapes_vgg --epochs 16 --out /tmp/shapes",
     )
+    train.add_argument("--network", help="shapes_vgg (default), shapes_vit or shapes_resnet, the two with timm")
     train.add_argument("--count", type=int, help="scenes to train on; 14000 by default")
     train.add_argument("--epochs", type=int, help="16 by default")
     train.add_argument("--seed", type=int, help="of the network's first weights and of the order; 0 by default")
-    train.add_argument("--out", type=Path, help="folder for the weights and their record; data/shapes_vgg by default")
+    train.add_argument("--out", type=Path, help="folder for the weights and their record; data/NETWORK by default")
 
     add("readme", readme_command, "write the README's tables and sentences from data/records", "")
     return main

@@ -1,26 +1,64 @@
-"""Training of shapes_vgg, which takes minutes on 2 cores. The command is python -m unioncam_lab train (make shapes)."""
+"""Training of networks on drawn shapes, in minutes on 2 cores. The command is unioncam train (make shapes).
+
+`NETWORKS` names them. load_classifier knows shapes_vgg; the others stand for networks of a user's own.
+"""
 
 import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from unioncam_core import evaluation
-from unioncam_lab import progress_disabled
+from unioncam_lab import DATA, progress_disabled
 from unioncam_lab.classifiers import SHAPES_MEAN, SHAPES_STD, SHAPES_WEIGHTS, shapes_network
 from unioncam_lab.images import Scene, SceneKind
 from unioncam_lab.provenance import provenance
-from unioncam_lab.shapes import CLASSES, draw_scene
+from unioncam_lab.shapes import CLASSES, SIZE, draw_scene
 
 TRAINING_SEEDS = 10**6  # the first seed of a training scene; scenes with smaller seeds are never used for training
+
+
+def _vgg() -> nn.Module:
+    network = shapes_network()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def _from_timm(architecture: str, **options) -> nn.Module:
+    import timm  # no other part of the laboratory needs it
+
+    return timm.create_model(architecture, num_classes=len(CLASSES), **options)
+
+
+def _vit() -> nn.Module:
+    """A hybrid transformer: the tokens are the positions of shapes_vgg's last feature map, 12×12; its weights stay."""
+    from timm.layers import HybridEmbed
+
+    vgg = shapes_network()
+    vgg.load_state_dict(load_file(SHAPES_WEIGHTS))
+    stem = partial(HybridEmbed, backbone=vgg.features[:-1].requires_grad_(False))
+    size = {"img_size": SIZE, "patch_size": 1, "embed_dim": 64, "depth": 2, "num_heads": 4}
+    return _from_timm("vit_tiny_patch16_224", embed_layer=stem, **size)
+
+
+# Name -> a function that returns the network with random weights. The networks of timm are small ones.
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "shapes_vgg": _vgg,
+    "shapes_vit": _vit,
+    "shapes_resnet": partial(_from_timm, "resnet10t", stem_width=8, channels=(24, 32, 48, 64), output_stride=8),
+}
 
 
 def labelled(scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
@@ -59,21 +97,23 @@ def lit(images: Tensor) -> Tensor:
     return images * (least + (1 - least) * light)
 
 
-def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) -> tuple[nn.Sequential, list[float]]:
-    """Train a network on `count` scenes. Return it and its mean loss in each epoch.
+def train(
+    count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0, network: str = "shapes_vgg"
+) -> tuple[nn.Module, list[float]]:
+    """Train one of the NETWORKS on `count` scenes. Return it and its mean loss in each epoch.
 
     The optimizer is AdamW. The learning rate rises to 2e-3 and falls to 0. Each batch is randomly rotated, flipped and
     lit.
+
+    Raises:
+        ValueError: there is no such network.
     """
+    if network not in NETWORKS:
+        raise ValueError(f"There is no network {network!r}; there are {', '.join(NETWORKS)}.")
     torch.manual_seed(seed)
     images, shares = training_scenes(count)
-    network = shapes_network()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
-    network = network.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+    model = NETWORKS[network]().to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     steps = epochs * (count // batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     losses = []
@@ -85,7 +125,7 @@ def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) 
             seen = seen.flip(3) if torch.rand(()) < 0.5 else seen
             seen = lit(seen) if torch.rand(()) < 0.5 else seen
             seen = ((seen - SHAPES_MEAN[0]) / SHAPES_STD[0]).contiguous(memory_format=torch.channels_last)
-            loss = F.cross_entropy(network(seen), shares[chosen])
+            loss = F.cross_entropy(model(seen), shares[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -94,7 +134,7 @@ def train(count: int = 14000, epochs: int = 16, batch: int = 64, seed: int = 0) 
             bar.update()
         losses.append(total / (count // batch))
         bar.set_postfix(loss=f"{losses[-1]:.3f}")
-    return network.to(memory_format=torch.contiguous_format).eval(), losses
+    return model.to(memory_format=torch.contiguous_format).eval(), losses
 
 
 def _logits(classifier: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
@@ -145,19 +185,22 @@ def examine(classifier: Callable[[Tensor], Tensor], count: int = 1000) -> dict[s
 
 
 def train_and_save(
-    out: Path = SHAPES_WEIGHTS.parent, count: int = 14000, epochs: int = 16, seed: int = 0
+    out: Path | None = None, count: int = 14000, epochs: int = 16, seed: int = 0, network: str = "shapes_vgg"
 ) -> dict[str, float]:
-    """Train the network and write its weights into a folder. Return the result of `examine`.
+    """Train one of the NETWORKS and write its weights into a folder, data/NETWORK by default.
+
+    Return the result of `examine`.
 
     The file training.json in this folder holds the settings, the losses and the same result.
     """
     start = time.perf_counter()
-    network, losses = train(count, epochs, seed=seed)
+    model, losses = train(count, epochs, seed=seed, network=network)
     seconds = time.perf_counter() - start
-    percent = examine(lambda images: network((images - SHAPES_MEAN[0]) / SHAPES_STD[0]))
+    percent = examine(lambda images: model((images - SHAPES_MEAN[0]) / SHAPES_STD[0]))
+    out = out or DATA / network
     out.mkdir(parents=True, exist_ok=True)
-    save_file(network.state_dict(), out / SHAPES_WEIGHTS.name)
-    settings = {"count": count, "epochs": epochs, "seed": seed}
+    save_file(model.state_dict(), out / SHAPES_WEIGHTS.name)
+    settings = {"network": network, "count": count, "epochs": epochs, "seed": seed}
     record = {
         "settings": settings,
         "seconds": round(seconds),
