@@ -191,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
         "train a classifier of drawn shapes",
         "--network shapes_vgg --epochs 16 --out /tmp/shapes",
     )
-    train.add_argument("--network", help="shapes_vgg (default), shapes_vit or shapes_resnet, the two with timm")
+    train.add_argument("--network", help="shapes_vgg (default), or shapes_vit, which needs timm")
     train.add_argument("--count", type=int, help="scenes to train on; 14000 by default")
     train.add_argument("--epochs", type=int, help="16 by default")
     train.add_argument("--seed", type=int, help="of the network's first weights and of the order; 0 by default")

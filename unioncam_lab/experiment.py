@@ -126,7 +126,7 @@ class Setup:
     def load_classifier(self) -> Classifier:
         """Return the given classifier, or make one of the given network, or load the one that is named."""
         if isinstance(self.classifier, str):
-            return load_classifier(self.classifier, self.device, self.protocol)
+            return as_classifier(load_classifier(self.classifier, self.device, self.protocol))
         return as_classifier(self.classifier)
 
     def open(self, classifier: Classifier | None = None) -> "Laboratory":

@@ -53,11 +53,10 @@ def _vit() -> nn.Module:
     return _from_timm("vit_tiny_patch16_224", embed_layer=stem, **size)
 
 
-# Name -> a function that returns the network with random weights. The networks of timm are small ones.
+# Name -> a function that returns the network with random weights.
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "shapes_vgg": _vgg,
     "shapes_vit": _vit,
-    "shapes_resnet": partial(_from_timm, "resnet10t", stem_width=8, channels=(24, 32, 48, 64), output_stride=8),
 }
 
 
