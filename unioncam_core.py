@@ -438,12 +438,12 @@ def _check_maps(model: nn.Module, images: Tensor, layer: nn.Module, name: str, m
     """Refuse what cannot be the feature maps (N, K, h, w) of these images, and warn of maps with a single position."""
     (h, w), (H, W) = maps.shape[-2:] if maps.ndim == 4 else (0, 0), images.shape[2:]
     shown = f"The layer {name} gives {list(maps.shape)} for images {list(images.shape)}"
-    square = h == w and (H == W or not told)  # a network can pool the maps of any image to a square
-    good = len(maps) == len(images) and h and (square or (H != W and abs(h * W - w * H) < H + W))  # but for rounding
-    cube = h == w == maps.shape[1] and any(isinstance(m, nn.LayerNorm | nn.Linear) for m in layer.modules())
-    _need(good and (told or not cube), f"{shown}, not N×K×h×w: see reshape_transform, channels_last, vit_tokens.")
+    mixed = not told and any(isinstance(m, nn.LayerNorm | nn.Linear) for m in layer.modules())  # of channels last
+    square = h == w and (H == W or not told) and not (mixed and (H != W or h == maps.shape[1]))
+    good = len(maps) == len(images) and h and (square or (H != W and abs(h * W - w * H) < H + W))
+    _need(good, f"{shown}, not N×K×h×w: see reshape_transform, channels_last, vit_tokens.")
     if h * w == 1:
-        names, called = {module: name for name, module in model.named_modules()}, []
+        names, called = {m: name for name, m in model.named_modules()}, []
         with torch.nn.modules.module.register_module_forward_hook(lambda m, _, y: called.append((names.get(m), y))):
             model(images[:1])
         fit = [n for n, y in called if n and isinstance(y, Tensor) and y.ndim == 4 and y[0, 0].numel() > 1]
