@@ -207,7 +207,7 @@ def test_without_a_transform_the_layer_is_refused(name, layer):
 def test_a_wide_image_needs_the_grid_of_its_tokens(size):
     """With the class token, 14×12 tokens are as many as 13×13; of the others a square leaves out no more than 16."""
     model, images = from_timm("vit_tiny_patch16_224", img_size=size, depth=2)().eval(), torch.rand(1, 3, *size)
-    with pytest.raises(ValueError, match=r"reshape_transform|height and width") as caught:
+    with pytest.raises(ValueError, match=r"reshape_transform|vit_tokens the grid") as caught:
         UnionCAM(model, ["blocks.1.norm1"], reshape_transform=vit_tokens)(images)
     assert "\n" not in str(caught.value)
 
