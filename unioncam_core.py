@@ -385,7 +385,7 @@ def evaluation(model: nn.Module) -> Generator[None, None, None]:
 
 def _find_layer(model: nn.Module, layer: nn.Module | str) -> tuple[nn.Module, str]:
     found = [(m, n or type(model).__name__) for n, m in model.named_modules() if m is layer or n == layer]
-    last = ", ".join([name for name, _ in model.named_modules()][-5:])
+    last = ", ".join([name for name, _ in model.named_modules()][1:][-5:])
     wanted = layer if isinstance(layer, str) else type(layer)
     _need(found, f"{type(model).__name__} has no layer {wanted!r}; its last ones are {last}.")
     return found[0]

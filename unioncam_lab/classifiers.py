@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.vgg import cfgs, make_layers
 
-from unioncam_core import Protocol, Scorer, _logits, evaluation
+from unioncam_core import Protocol, Scorer, _find_layer, _logits, evaluation
 from unioncam_lab import DATA, shapes
 from unioncam_lab.engine import Engine, accelerate
 
@@ -108,7 +108,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.name, self.network, self.classes, self.input_size = name, network, classes, input_size
         self.reshape_transform = reshape_transform
-        self._target_layer_name = _layer_name(network, target_layer)
+        _, self._target_layer_name = _find_layer(network, target_layer)
         like = next((each for each in network.parameters() if each.is_floating_point()), torch.empty(0))
         for key, values in (("mean", mean), ("std", std)):
             values = torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
@@ -262,20 +262,8 @@ def check_classifier(model: nn.Module):
     if isinstance(model, nn.Sequential) and "target_layer" in model._modules:
         raise ValueError(
             f"{type(model).__name__} runs its attribute `target_layer` as one more layer: delete it and give it as a "
-            f"dotted name, as {_layer_name(model, model.target_layer)!r}."
+            f"dotted name, as {_find_layer(model, model.target_layer)[1]!r}."
         )
-
-
-def _layer_name(network: nn.Module, layer: nn.Module | str) -> str:
-    modules = dict(network.named_modules())
-    for name, module in modules.items():
-        if name and (module is layer or name == layer):
-            return name
-    wanted = repr(layer) if isinstance(layer, str) else f"the {type(layer).__name__} that was given"
-    raise ValueError(
-        f"target_layer is {wanted}, which is no layer of {type(network).__name__}; its last ones are "
-        f"{', '.join([*modules][-5:])}."
-    )
 
 
 def _for_each_channel(name: str, values: float | Sequence[float], channels: int) -> list[float]:

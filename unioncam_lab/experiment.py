@@ -266,17 +266,11 @@ def explain(laboratory: Laboratory, picture: Picture, target: int | None = None)
         target: the class to explain; by default the protocol determines it.
 
     Raises:
-        Unusable: the picture cannot be read or has another number of channels than the classifier takes; a class score
-            of it is NaN or infinite; a method's map is; the protocol explains the label, and the label is not a class;
-            or a metric of LOCALIZATION is requested, and the scene has no object of the explained class.
+        Unusable: the picture cannot be read or has another number of channels than the classifier takes; a method's map
+            is NaN or infinite; the protocol explains the label, and the label is not a class; or a metric of
+            LOCALIZATION is requested, and the scene has no object of the explained class.
+        NonFiniteScore: a class score of the picture is NaN or infinite.
     """
-    try:
-        return _explain(laboratory, picture, target)
-    except NonFiniteScore as error:
-        raise Unusable(str(error)) from error
-
-
-def _explain(laboratory: Laboratory, picture: Picture, target: int | None) -> Explained:
     setup, classifier = laboratory.setup, laboratory.classifier
     try:
         localized = picture.has_truth and set(setup.metrics) & set(LOCALIZATION)

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from fusioncam import fusion_cam
 from unioncam_core import (
     Evidence,
-    _logits,
     denoise,
     evaluation,
     min_max,
@@ -33,6 +32,7 @@ from unioncam_core import (
     weighted_cam,
 )
 from unioncam_lab import literal
+from unioncam_lab.engine import Logits
 from unioncam_lab.images import blur
 
 
@@ -303,7 +303,7 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
 
         # pytorch-grad-cam also computes gradients of the parameters, and it leaves the network in evaluation mode.
         try:
-            with torch.enable_grad(), evaluation(classifier), method(_Outputs(classifier), layers, reshape) as cam:
+            with torch.enable_grad(), evaluation(classifier), method(Logits(classifier), layers, reshape) as cam:
                 saliency = cam(evidence.image[None], [target])[0]
         finally:
             for parameter, gradient in zip(classifier.parameters(), before, strict=True):
@@ -311,14 +311,3 @@ def _from_pytorch_grad_cam(name: str, options: dict, classifier: nn.Module | Non
         return Explanation(torch.from_numpy(saliency).to(evidence.image.device))
 
     return explain
-
-
-class _Outputs(nn.Module):
-    """A classifier that returns its outputs as (N, C), as pytorch-grad-cam needs them, in whatever form they are."""
-
-    def __init__(self, classifier: nn.Module):
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, images: Tensor) -> Tensor:
-        return _logits(self.classifier(images), len(images))

@@ -36,21 +36,16 @@ def _vgg() -> nn.Module:
     return network
 
 
-def _from_timm(architecture: str, **options) -> nn.Module:
-    import timm  # no other part of the laboratory needs it
-
-    return timm.create_model(architecture, num_classes=len(CLASSES), **options)
-
-
 def _vit() -> nn.Module:
     """A hybrid transformer: the tokens are the positions of shapes_vgg's last feature map, 12×12; its weights stay."""
+    import timm  # no other part of the laboratory needs it
     from timm.layers import HybridEmbed
 
     vgg = shapes_network()
     vgg.load_state_dict(load_file(SHAPES_WEIGHTS))
     stem = partial(HybridEmbed, backbone=vgg.features[:-1].requires_grad_(False))
     size = {"img_size": SIZE, "patch_size": 1, "embed_dim": 64, "depth": 2, "num_heads": 4}
-    return _from_timm("vit_tiny_patch16_224", embed_layer=stem, **size)
+    return timm.create_model("vit_tiny_patch16_224", embed_layer=stem, num_classes=len(CLASSES), **size)
 
 
 # Name -> a function that returns the network with random weights.
