@@ -3,6 +3,7 @@
 import doctest
 import inspect
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import psutil
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytorch_grad_cam import GradCAM, ScoreCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from reference import bilinear, probability, to_unit
+from reference import algorithm_1, bilinear, probability
 from tiny import TinyCNN, all_finite, explain, state
 from torch import nn
 from torchcam.methods import ScoreCAM as TorchcamScoreCAM
@@ -47,48 +48,18 @@ DEVICES = [
 ]
 
 
-def algorithm_1(model, image, c, theta):
-    """Algorithm 1, line by line. W is the weights of the fully connected layer."""
-    with torch.no_grad():
-        A = model.features(image[None])[0].numpy()
-    I0, (K, h, w), (_, H, W_) = image.numpy(), A.shape, image.shape
-    W = model.fc.weight[c].detach().numpy().reshape(A.shape)
-    total = np.zeros((h, w))
-    for k in range(K):
-        threshold = np.percentile(W[k], theta)
-        kept = np.array([[W[k, i, j] if W[k, i, j] >= threshold else 0 for j in range(w)] for i in range(h)])
-        positive = sum(kept[i, j] for i in range(h) for j in range(w) if kept[i, j] > 0)
-        for i in range(h):
-            for j in range(w):
-                alpha = 1 / positive if kept[i, j] > 0 else 0
-                total[i, j] += alpha * max(kept[i, j], 0) * A[k, i, j]
-    denoised = to_unit(bilinear(np.maximum(total, 0), H, W_))
-    total = np.zeros((h, w))
-    for k in range(K):
-        if A[k].max() > A[k].min():
-            total += probability(model, to_unit(bilinear(A[k], H, W_)) * I0, c) * A[k]
-    region = to_unit(bilinear(np.maximum(total, 0), H, W_))
-    black = probability(model, np.zeros_like(I0), c)
-    beta_denoising = probability(model, denoised * I0, c) - black
-    beta_region = probability(model, region * I0, c) - black
-    united = to_unit(beta_denoising * denoised + beta_region * region)
-    beta_united = probability(model, united * I0, c) - black
-    cam = united if beta_united > beta_region else region
-    return denoised, region, united, beta_denoising, beta_region, beta_united, cam
-
-
 @pytest.mark.parametrize("theta", [0, 10, 37.5, 70, 100])
 @pytest.mark.parametrize("seed", range(4))
 def test_algorithm_1_by_hand(images, seed, theta):
     model = TinyCNN(seed)
     for image, evidence in zip(images, explain(model, images, targets=[0, 1, 2]), strict=True):
         steps = union_cam(evidence, theta)
-        denoised, region, united, *betas, cam = algorithm_1(model, image, evidence.target, theta)
-        np.testing.assert_allclose(steps.denoised, denoised, atol=1e-12)
-        np.testing.assert_allclose(steps.region, region, atol=1e-12)
-        np.testing.assert_allclose(steps.united, united, atol=1e-12)
-        np.testing.assert_allclose([steps.beta_denoising, steps.beta_region, steps.beta_united], betas, atol=1e-12)
-        np.testing.assert_allclose(steps.cam, cam, atol=1e-12)
+        A, c = model.features(image[None])[0].detach().numpy(), evidence.target
+        W = model.fc.weight[c].detach().numpy().reshape(A.shape)  # the fully connected layer's weights are the gradient
+        by_hand = algorithm_1(A, W, image.numpy(), partial(probability, model, c=c), theta)
+        assert steps.selected == by_hand.pop("selected")
+        for name, value in by_hand.items():
+            np.testing.assert_allclose(getattr(steps, name), value, atol=1e-12)
 
 
 def test_both_maps_get_selected_by_hand(images):
