@@ -4,7 +4,7 @@ accelerate(model) gives a classifier the attribute `gradient_free`, an Engine: i
 for every pass that needs no gradient. The model, its layers and its gradients do not change.
 
     Engine          images -> logits in chunks (batches); it measures the best chunk, and halves it if memory runs out
-    backends.py     the backends that compute a chunk: OpenVINO, torch.compile, or PyTorch in eager mode
+    backends.py     the backends that compute a chunk: OpenVINO, ncnn, torch.compile, or PyTorch in eager mode
     accelerate      adds an Engine to a model; load_classifier has already called it
 """
 
@@ -22,17 +22,27 @@ from tqdm.auto import tqdm
 
 from unioncam_core import Evidence, Network, evaluation, min_max
 from unioncam_lab import progress_disabled
-from unioncam_lab.engine.backends import BACKENDS, Function, Precision, batch_of, openvino_graph
+from unioncam_lab.engine.backends import (
+    BACKENDS,
+    Function,
+    Precision,
+    batch_of,
+    bf16_is_native,
+    ncnn_is_installed,
+    openvino_graph,
+)
 
 log = logging.getLogger(__name__)  # each warning is one line on stderr
 
-BackendName = Literal["auto", "openvino", "compile", "eager"]
+BackendName = Literal["auto", "openvino", "ncnn", "compile", "eager"]
 # Largest allowed difference of a backend's logits from the model's in fp32, relative to the largest logit (at least 1).
 TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1, "fp16": 1e-1}
 # An image's logits may differ this many times as much as those of the images that the backend was built with.
 STALE, LEAST = 10, 1e-4
 # Batch sizes to try, in this order, until they become slower. Large ones do not fit into the cache of a CPU.
 CPU_CHUNKS, GPU_CHUNKS = (2, 4, 8, 16), (8, 16, 32, 64, 128, 256, 512)
+# Below these rates, in images per second, `auto` takes the time to also try ncnn, and to measure bf16 once.
+TRY_NCNN, TRY_BF16 = 20, 100
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,8 @@ class Engine(Network):
     Args:
         model, backend, precision, chunk, progress, threads: as in `accelerate`.
     """
+
+    _told_of_bf16 = False
 
     def __init__(
         self,
@@ -225,16 +237,44 @@ class Engine(Network):
         """
         noise, model = _noise(images), Logits(self.model)
         Network(model).check(noise, model(noise))
-        on_cpu = images.device.type == "cpu"
-        best = "openvino" if on_cpu and images.dtype == torch.float32 else "eager"
-        requested = best if self.backend == "auto" else self.backend
-        if requested != "eager":
-            try:
-                return self._checked(requested, images)
-            except Exception as error:
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                log.warning("The backend %s is not used: %s. Going on with eager.", requested, reason)
-        return self._checked("eager", images)
+        plain = images.device.type == "cpu" and images.dtype == torch.float32
+        requested = self.backend
+        if requested == "auto":
+            requested = "openvino" if plain else "eager"
+        backend = self._tried(requested, images, "eager") if requested != "eager" else None
+        backend = backend or self._checked("eager", images)
+        if self.backend == "auto" and self.precision == "fp32" and plain:
+            if backend.rate < TRY_NCNN and ncnn_is_installed() and winograd_share(model, noise[:1]) > 0.5:
+                backend = max(backend, self._tried("ncnn", images, backend.name) or backend, key=lambda one: one.rate)
+            if backend.rate < TRY_BF16 and not Engine._told_of_bf16 and bf16_is_native():
+                self._tell_of_bf16(images, backend)
+        return backend
+
+    def _tried(self, name: str, images: Tensor, otherwise: str) -> Backend | None:
+        """Return the backend if it passes all checks of `_checked`. If not, warn in one line, and return None."""
+        try:
+            return self._checked(name, images)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            log.warning("The backend %s is not used: %s. Going on with %s.", name, reason, otherwise)
+            return None
+
+    def _tell_of_bf16(self, images: Tensor, backend: Backend):
+        """Measure OpenVINO in bf16. If it is much faster than the given backend, say so, once in each process."""
+        half = Engine(self.model, "openvino", "bf16", self.chunk, self.progress, self.threads)
+        try:
+            faster = half._checked("openvino", images)
+        except Exception:  # the user has not asked for it
+            return
+        if faster.rate > 1.2 * backend.rate:
+            Engine._told_of_bf16 = True
+            log.warning(
+                "In bf16 this processor computes %.3g images per second, not %.3g, and the logits are off by %.1g: "
+                'accelerate(model, precision="bf16") asks for it.',
+                faster.rate,
+                backend.rate,
+                faster.difference,
+            )
 
     def _checked(self, name: str, images: Tensor) -> Backend:
         """Build a backend, compare its logits with the model's, and measure its chunk.
@@ -258,7 +298,7 @@ class Engine(Network):
         if not difference <= TOLERANCE[self.precision]:
             raise ValueError(f"its logits are off by {difference:.2g}, but only {TOLERANCE[self.precision]} is allowed")
         chunk, rate = _fastest_chunk(network, noise, supported)
-        if name != "eager" and self.backend == "auto" and rate < (eager := images_per_second(reference, noise)):
+        if name == "openvino" and self.backend == "auto" and rate < (eager := images_per_second(reference, noise)):
             raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {eager:.0f}")
         return Backend(name, network, chunk, rate, threads, difference)
 
@@ -313,6 +353,25 @@ class _Masking(nn.Module):
     def forward(self, maps: Tensor, image: Tensor) -> Tensor:
         evidence = replace(self.evidence, activations=maps, image=image)
         return evidence.masked(evidence.masks(slice(None)))
+
+
+def winograd_share(model: nn.Module, image: Tensor) -> float:
+    """Return the share of 3×3 convolutions with stride 1, which are Winograd's, in the multiplications of a pass.
+
+    Only convolutions and linear layers are counted. The image is (1, channels, H, W).
+    """
+    counts = {True: 0, False: 0}
+
+    def count(layer: nn.Conv2d | nn.Linear, _inputs: tuple, output: Tensor):
+        plain = isinstance(layer, nn.Conv2d) and layer.stride == layer.dilation == (1, 1) and layer.groups == 1
+        counts[plain and layer.kernel_size == (3, 3)] += output.numel() * layer.weight[0].numel()
+
+    with ExitStack() as stack:
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                stack.callback(layer.register_forward_hook(count).remove)
+        model(image)
+    return counts[True] / max(1, sum(counts.values()))
 
 
 @contextmanager
@@ -416,8 +475,10 @@ def accelerate(
 
     Args:
         model: classifier, images (N, channels, H, W) -> logits (N, C).
-        backend: `auto`: OpenVINO for float32 on a CPU, otherwise eager. `openvino`. `compile`: it takes half a minute
-            to build and needs a C++ compiler on a CPU. `eager`.
+        backend: `auto`: for float32 on a CPU the fastest of OpenVINO, eager and, for a slow network of 3×3
+            convolutions, ncnn if it is installed; otherwise eager. `openvino`. `ncnn`, for fp32 on a CPU: it needs the
+            extra `ncnn`, and up to half a minute to build. `compile`: it takes half a minute to build and needs a C++
+            compiler on a CPU. `eager`.
         precision: of the passes without gradient: `fp32`, `tf32` (on an NVIDIA GPU), `bf16` or `fp16`. If the backend
             would compute in another precision, eager is used. Eager is slow on a processor without instructions for it.
         chunk: batch size; measured if None.
