@@ -564,7 +564,7 @@ def test_what_ncnn_cannot_compute_gets_one_sentence(model, precision, reason, ph
 def test_ncnn_is_an_extra(small, photos, lines, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     assert accelerate(small, "ncnn", chunk=4).gradient_free.backend_for(photos).name == "eager"
-    assert "it needs the packages ncnn and pnnx, which the extra 'ncnn' of unioncam installs" in lines()[0]
+    assert "it needs the packages ncnn and pnnx: pip install -e '.[ncnn]'. Going on with eager." in lines()[0]
 
 
 def test_the_share_of_winograds_convolutions():

@@ -125,7 +125,7 @@ def _ncnn(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence
             f"it takes float32 images on a CPU in fp32, not {noise.dtype} on {noise.device} in {precision}"
         )
     if not ncnn_is_installed():
-        raise ValueError("it needs the packages ncnn and pnnx, which the extra 'ncnn' of unioncam installs")
+        raise ValueError("it needs the packages ncnn and pnnx: pip install -e '.[ncnn]'")
     from ncnn.ncnn import Mat  # ty: ignore[import-not-found]
 
     net = ncnn_net(model, noise[:1])
