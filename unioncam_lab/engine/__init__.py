@@ -8,21 +8,29 @@ for every pass that needs no gradient. The model, its layers and its gradients d
     accelerate      adds an Engine to a model; load_classifier has already called it
 """
 
+import functools
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import Literal, get_args
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+import unioncam_core
 from unioncam_core import Evidence, Network, evaluation, min_max
-from unioncam_lab import progress_disabled
+from unioncam_lab import cache, progress_disabled
+from unioncam_lab.engine import backends
 from unioncam_lab.engine.backends import BACKENDS, Function, Precision, batch_of, openvino_graph
+from unioncam_lab.provenance import installed_version, machine
 
 log = logging.getLogger(__name__)  # each warning is one line on stderr
 
@@ -33,6 +41,7 @@ TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1, "fp16": 1e-1}
 STALE, LEAST = 10, 1e-4
 # Batch sizes to try, in this order, until they become slower. Large ones do not fit into the cache of a CPU.
 CPU_CHUNKS, GPU_CHUNKS = (2, 4, 8, 16), (8, 16, 32, 64, 128, 256, 512)
+WORTH_KEEPING = 0.25  # seconds that the masked passes of an image take, from which on the cache keeps their logits
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Backend:
         rate: images per second with this batch size.
         threads: number of CPU threads.
         difference: of its logits from the model's, relative to the largest logit (at least 1).
+        key: of all that its logits depend on, for the cache; "": its logits are not kept.
     """
 
     name: str
@@ -54,6 +64,7 @@ class Backend:
     rate: float
     threads: int
     difference: float = 0.0
+    key: str = ""
 
 
 class Engine(Network):
@@ -134,7 +145,8 @@ class Engine(Network):
         """Return for each image the logits (live, C) of its masked images; None if no channel is live.
 
         All masked images form one stream. A chunk can hold masked images of several images, so that a GPU does not
-        wait. Channels with the same mask are scored once.
+        wait. Channels with the same mask are scored once. Logits that take longer than WORTH_KEEPING are kept in the
+        cache, and read from it.
         """
         sizes = {tuple(evidence.image.shape) for evidence in evidences}
         if len(sizes) > 1:
@@ -142,9 +154,23 @@ class Engine(Network):
         images = [evidence for evidence in evidences if evidence.live.any()]
         if not images:
             return [None] * len(evidences)
+        distinct, owners = zip(*map(distinct_masks, images), strict=True)
+        backend = self.backend_for(images[0].image[None])
+        names = [_name(backend, *pair) for pair in zip(images, distinct, strict=True)]
+        logits = [_loaded(name) for name in names]
+        if missing := [i for i, kept in enumerate(logits) if kept is None]:
+            computed = self._masked_passes([images[i] for i in missing], [distinct[i] for i in missing])
+            for i, rows in zip(missing, computed, strict=True):
+                logits[i] = rows
+                if names[i] and self.backend_for(images[0].image[None]) is backend:  # its memory did not run out
+                    cache.save(names[i], safetensors.torch.save({"logits": rows.contiguous()}))
+        outputs = (rows.to(own.device)[own] for rows, own in zip(logits, owners, strict=True) if rows is not None)
+        return [next(outputs) if evidence.live.any() else None for evidence in evidences]
+
+    def _masked_passes(self, images: Sequence[Evidence], distinct: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return for each image the logits (n, C) of its masked images, one for each of its n distinct masks."""
         with evaluation(self.model):  # not while another thread has PyTorch use a single thread
             maskings = [self._masking(evidence) for evidence in images]
-        distinct, owners = zip(*map(distinct_masks, images), strict=True)
         counts = [len(channels) for channels in distinct]
 
         def make(first: int, last: int) -> Tensor:
@@ -157,9 +183,7 @@ class Engine(Network):
                 return pieces[0][0](pieces[0][1])
             return torch.cat([masked(channels).clone() for masked, channels in pieces])
 
-        logits = self.stream(make, sum(counts)).split(counts)
-        outputs = iter([rows[own] for rows, own in zip(logits, owners, strict=True)])
-        return [next(outputs) if evidence.live.any() else None for evidence in evidences]
+        return self.stream(make, sum(counts)).split(counts)
 
     def _masking(self, evidence: Evidence) -> Callable[[Tensor], Tensor]:
         """Return the function channels -> masked images. OpenVINO computes it too if it is the backend.
@@ -172,7 +196,9 @@ class Engine(Network):
         if key not in self._masks:
             example = evidence.activations[:2].contiguous(), evidence.image
             shapes, threads = [(-1, *key[0]), key[1]], self.threads or torch.get_num_threads()
-            self._masks[key] = openvino_graph(_Masking(evidence), example, shapes, "fp32", threads)
+            self._masks[key] = openvino_graph(
+                _Masking(evidence), example, shapes, "fp32", threads, f"{_surroundings()} {key}"
+            )
         graph = self._masks[key]
         return lambda channels: graph(evidence.activations[channels], evidence.image)
 
@@ -195,7 +221,7 @@ class Engine(Network):
             difference = _relative(self(images), logits)
             if difference > TOLERANCE[self.precision] and backend.name != "eager":
                 log.warning("The backend %s is not used: its logits are off by %.2g.", backend.name, difference)
-                self._ready[_key(images)] = backend = self._checked("eager", images)
+                self._ready[_key(images)] = backend = self._checked("eager", self._reference(images))
                 difference = _relative(self(images), logits)
             Network(Logits(self.model)).check(images, logits)  # no backend equals a model that does not equal itself
             self._ready[_key(images)] = replace(backend, difference=max(difference, backend.difference))
@@ -223,47 +249,64 @@ class Engine(Network):
         Raises:
             ValueError: the model's logits for an image change from call to call, or with the other images of a batch.
         """
-        noise, model = _noise(images), Logits(self.model)
-        Network(model).check(noise, model(noise))
-        on_cpu = images.device.type == "cpu"
+        on_cpu, reference = images.device.type == "cpu", self._reference(images)
         best = "openvino" if on_cpu and images.dtype == torch.float32 else "eager"
         requested = best if self.backend == "auto" else self.backend
         if requested != "eager":
             try:
-                return self._checked(requested, images)
+                return self._checked(requested, reference)
             except Exception as error:
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 log.warning("The backend %s is not used: %s. Going on with eager.", requested, reason)
-        return self._checked("eager", images)
+        return self._checked("eager", reference)
 
-    def _checked(self, name: str, images: Tensor) -> Backend:
-        """Build a backend, compare its logits with the model's, and measure its chunk.
+    def _reference(self, images: Tensor) -> tuple[Function, Tensor, Tensor]:
+        """Return the model in eager mode and fp32; three images of this size, the second black; and their logits.
 
         Raises:
-            ValueError: the logits differ from the model's in fp32 by more than TOLERANCE allows; or the backend is the
-                choice of "auto", and eager is faster.
+            ValueError: the model's logits for an image change from call to call, or with the other images of a batch.
+        """
+        noise = torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        tried = torch.cat([noise[:1], torch.zeros_like(noise[:1]), noise[1:]])  # a black image, as masks of 0 leave it
+        model = Logits(self.model)
+        network, _ = BACKENDS["eager"](model, noise, "fp32", (), torch.get_num_threads(), "")
+        logits = network(tried)
+        Network(model).check(tried[:1], logits[:1])
+        return network, tried, logits
+
+    def _checked(self, name: str, reference: tuple[Function, Tensor, Tensor]) -> Backend:
+        """Build a backend, compare its logits with the reference's, and measure its chunk.
+
+        Raises:
+            ValueError: the logits differ by more than TOLERANCE allows; or the backend is the choice of "auto", and
+                eager is faster.
             Exception: any error of the builder.
         """
-        sizes = (self.chunk,) if self.chunk else CPU_CHUNKS if images.device.type == "cpu" else GPU_CHUNKS
-        noise = _noise(images)
-        tried = torch.cat([noise[:1], torch.zeros_like(noise[:1]), noise[1:]])  # a black image, as masks of 0 leave it
-        threads, model = self.threads or torch.get_num_threads(), Logits(self.model)
-        reference, _ = BACKENDS["eager"](model, noise, "fp32", sizes, threads)
-        expected, difference = reference(tried), 0.0
-        network, supported = BACKENDS[name](model, noise, self.precision, sizes, threads)
+        eager, tried, expected = reference
+        noise, threads, model = tried[::2], self.threads or torch.get_num_threads(), Logits(self.model)
+        supported = (self.chunk,) if self.chunk else CPU_CHUNKS if tried.device.type == "cpu" else GPU_CHUNKS
+        key = cache.key(*_surroundings(), *_content(model), expected, name, self.precision, threads)
+        network, logits, difference = eager, expected, 0.0
         if name != "eager" or self.precision != "fp32":
+            network, supported = BACKENDS[name](model, noise, self.precision, supported, threads, key)
             if not expected.isfinite().all():
                 raise ValueError("the model's logits for a black image are NaN or infinite")
-            difference = _relative(network(batch_of(tried, supported[0])), batch_of(expected, supported[0]))
+            logits = network(batch_of(tried, supported[0]))
+            difference = _relative(logits, batch_of(expected, supported[0]))
         if not difference <= TOLERANCE[self.precision]:
             raise ValueError(f"its logits are off by {difference:.2g}, but only {TOLERANCE[self.precision]} is allowed")
-        chunk, rate = _fastest_chunk(network, noise, supported)
-        if name != "eager" and self.backend == "auto" and rate < (eager := images_per_second(reference, noise)):
-            raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {eager:.0f}")
-        return Backend(name, network, chunk, rate, threads, difference)
+        key = cache.key(key, logits[:1])
+        if kept := cache.load(measured := cache.key(key, supported)):
+            chunk, rate = json.loads(kept)
+        else:
+            chunk, rate = _fastest_chunk(network, noise, supported)
+            if name != "eager" and self.backend == "auto" and rate < (other := images_per_second(eager, noise)):
+                raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {other:.0f}")
+            cache.save(measured, json.dumps([chunk, rate]).encode())
+        return Backend(name, network, chunk, rate, threads, difference, cache.key(key, chunk))
 
     def _shrink(self, backend: Backend) -> Backend:
-        smaller = replace(backend, chunk=backend.chunk // 2)
+        smaller = replace(backend, chunk=backend.chunk // 2, key="")
         log.warning("Out of memory with %d images at a time: going on with %d.", backend.chunk, smaller.chunk)
         self._ready = {key: smaller if kept is backend else kept for key, kept in self._ready.items()}
         torch.cuda.empty_cache()
@@ -288,6 +331,36 @@ def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:
     masks, own = torch.unique(scaled, dim=0, return_inverse=True)
     first = torch.full_like(own[: len(masks)], len(live)).scatter_reduce(0, own, positions, "amin")
     return live[first], own
+
+
+def _name(backend: Backend, evidence: Evidence, channels: Tensor) -> str:
+    """Return the name in the cache of the logits of these channels; "" if they are not to be kept."""
+    if not backend.key or type(evidence) is not Evidence or len(channels) < WORTH_KEEPING * backend.rate:
+        return ""
+    masks = evidence.activations, evidence.background, evidence.protocol.map_scale
+    return cache.key(backend.key, evidence.image, *masks)
+
+
+def _loaded(name: str) -> Tensor | None:
+    kept = cache.load(name) if name else None
+    return None if kept is None else safetensors.torch.load(kept)["logits"]
+
+
+@functools.cache
+def _surroundings() -> tuple:
+    """Return what decides, beside the model and the images, which logits are computed: machine, packages and code."""
+    code = [Path(module.__file__).read_bytes() for module in (unioncam_core, backends, cache)]
+    code.append(Path(__file__).read_bytes())
+    return (
+        machine(),
+        [installed_version(name) for name in ("torch", "openvino")],
+        hashlib.sha256(b"\n".join(code)).hexdigest(),
+    )
+
+
+def _content(model: nn.Module) -> list:
+    """Return the model's structure, as PyTorch prints it, and its weights and buffers with their names."""
+    return [repr(model), *chain.from_iterable(chain(model.named_parameters(), model.named_buffers()))]
 
 
 class Logits(nn.Module):
@@ -337,11 +410,6 @@ def images_per_second(network: Function, images: Tensor, seconds: float = 0.04) 
         _wait(images.device)
         times.append(time.perf_counter() - start)
     return len(images) / min(times)
-
-
-def _noise(images: Tensor) -> Tensor:
-    """Return two images of noise, of the size, device and type of the given images."""
-    return torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
 
 
 def _relative(logits: Tensor, expected: Tensor) -> float:

@@ -1,32 +1,41 @@
 """The backends, which compute a batch of images: OpenVINO, torch.compile, or PyTorch in eager mode.
 
-A builder takes (model, example images, precision, batch sizes to try, threads). It returns a function, images
+A builder takes (model, example images, precision, batch sizes to try, threads, key). It returns a function, images
 (n, channels, H, W) -> logits (n, C) in float32, and the batch sizes that the function supports. It raises an error if
-it cannot support the model, the precision or the number of threads.
+it cannot support the model, the precision or the number of threads. The key names all that these depend on: what takes
+long to build can be kept under it in the cache.
 """
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
+
+from unioncam_lab import cache
+
+if TYPE_CHECKING:
+    import openvino
 
 # OpenVINO uses this package, if it can be imported, to report each of its imports over the network.
 sys.modules.setdefault("openvino_telemetry", None)  # ty: ignore[no-matching-overload]
 
 Function = Callable[[Tensor], Tensor]
 Built = tuple[Function, Sequence[int]]  # (network, batch sizes that it supports)
-Builder = Callable[[nn.Module, Tensor, str, Sequence[int], int], Built]
+Builder = Callable[[nn.Module, Tensor, str, Sequence[int], int, str], Built]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 OPENVINO_PRECISION = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
+def _eager(
+    model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int, _key: str
+) -> Built:
     """Build PyTorch's eager mode, with channels_last if the model supports it, which is often twice as fast on a CPU.
 
     On a GPU, cuDNN measures which convolutions are fastest.
@@ -40,7 +49,9 @@ def _eager(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequenc
     return network, sizes
 
 
-def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int) -> Built:
+def _compile(
+    model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int, _key: str
+) -> Built:
     """Build with torch.compile, with frozen weights, and with a CUDA graph on a GPU.
 
     Compiling takes half a minute per batch size, so only one size is compiled; other batches run in eager mode.
@@ -57,11 +68,13 @@ def _compile(model: nn.Module, noise: Tensor, precision: Precision, sizes: Seque
     return lambda images: fast(images).clone() if len(images) == size else eager(images), (size,)
 
 
-def _openvino(model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], threads: int) -> Built:
+def _openvino(
+    model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], threads: int, key: str
+) -> Built:
     """Build with OpenVINO on a CPU. It fuses convolutions, normalizations and activations, and packs the weights."""
     if noise.device.type != "cpu" or noise.dtype != torch.float32:
         raise ValueError(f"it takes float32 images on a CPU, not {noise.dtype} on {noise.device}")
-    run = openvino_graph(model, (noise,), [(-1, *noise.shape[1:])], precision, threads)
+    run = openvino_graph(model, (noise,), [(-1, *noise.shape[1:])], precision, threads, key)
     return lambda images: run(images).clone(), sizes
 
 
@@ -71,8 +84,9 @@ def openvino_graph(
     shapes: Sequence[Sequence[int]],
     precision: Precision,
     threads: int,
+    key: str,
 ) -> Callable[..., Tensor]:
-    """Return a module compiled by OpenVINO for inputs of these shapes (-1: any size).
+    """Return a module compiled by OpenVINO for inputs of these shapes (-1: any size). It is kept in the cache.
 
     Each call of the returned function overwrites the result of the last call.
 
@@ -80,20 +94,15 @@ def openvino_graph(
         ValueError: OpenVINO, which takes precision and threads only as hints, uses other values.
     """
     import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    # The frontend is used instead of openvino.convert_model, which reports each use over the network.
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch 2.14 deprecates tracing
-        # Tracing need not compare the result with the model, because Engine._checked does so.
-        decoder = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
-        graph = frontend.convert(frontend.load(decoder))
-    graph.reshape(dict(zip(graph.inputs, map(list, shapes), strict=True)))
     hint = OPENVINO_PRECISION[precision]
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
-    compiled = openvino.Core().compile_model(graph, "CPU", options)
+    core, name = openvino.Core(), cache.key(key, shapes, options)
+    if (blob := cache.load(name)) is not None:
+        compiled = core.import_model(io.BytesIO(blob), "CPU", options)
+    else:
+        compiled = core.compile_model(_openvino_model(module, example, shapes), "CPU", options)
+        cache.save(name, compiled.export_model().getvalue())
     if (used := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != hint:
         raise ValueError(f"on this processor it computes in {used}, but {precision} is requested")
     if (used := compiled.get_property("INFERENCE_NUM_THREADS")) != threads:
@@ -105,6 +114,23 @@ def openvino_graph(
         return torch.from_numpy(request.infer(arrays, share_inputs=True, share_outputs=True)[0])
 
     return run
+
+
+def _openvino_model(
+    module: nn.Module, example: tuple[Tensor, ...], shapes: Sequence[Sequence[int]]
+) -> "openvino.Model":
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    # The frontend is used instead of openvino.convert_model, which reports each use over the network.
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.14 deprecates tracing
+        # Tracing need not compare the result with the model, because Engine._checked does so.
+        decoder = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
+        graph = frontend.convert(frontend.load(decoder))
+    graph.reshape(dict(zip(graph.inputs, map(list, shapes), strict=True)))
+    return graph
 
 
 def _in_precision(model: nn.Module, precision: Precision) -> nn.Module:
