@@ -102,11 +102,12 @@ def openvino_graph(
         compiled = core.import_model(io.BytesIO(blob), "CPU", options)
     else:
         compiled = core.compile_model(_openvino_model(module, example, shapes), "CPU", options)
-        cache.save(name, compiled.export_model().getvalue())
     if (used := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != hint:
         raise ValueError(f"on this processor it computes in {used}, but {precision} is requested")
     if (used := compiled.get_property("INFERENCE_NUM_THREADS")) != threads:
         raise ValueError(f"on this processor it computes on {used} threads, but {threads} are requested")
+    if blob is None and cache.folder():
+        cache.save(name, compiled.export_model().getvalue())
     request = compiled.create_infer_request()
 
     def run(*inputs: Tensor) -> Tensor:
