@@ -334,7 +334,7 @@ def _single_thread() -> Generator[None, None, None]:
 
 
 @contextmanager
-def concurrently(calls: int) -> Generator[Callable]:
+def concurrently(calls: int) -> Generator[Callable, None, None]:
     """Yield a function like `map`, which makes as many calls at once, each in a thread of its own, without gradient."""
     if calls == 1:
         yield map
