@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pickle
+import random
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -243,6 +245,43 @@ def test_never_more_than_a_chunk_exists(small, photos):
         torch.testing.assert_close(logits, small(photos[torch.arange(100) % 5]), atol=1e-4, rtol=1e-4)
 
 
+def test_openvino_computes_a_chunk_on_each_core(small, photos):
+    """Each chunk waits until another one is made, so that this ends only if two are made at once."""
+    made, two = [], Barrier(2, timeout=20)
+
+    def make(first, last):
+        if last - first == 7:
+            two.wait()
+        made.append((first, last))
+        return photos[torch.arange(first, last) % 5]
+
+    small_engine = Engine(small, "openvino", chunk=7, threads=2)
+    logits = small_engine.stream(make, 98)
+    assert sorted(made) == [(0, 1), *((first, first + 7) for first in range(0, 98, 7))]
+    with torch.no_grad():
+        torch.testing.assert_close(logits, small(photos[torch.arange(98) % 5]), atol=1e-4, rtol=1e-4)
+    made.clear()
+    small_engine.stream(make, 8)
+    assert sorted(made) == [(0, 1), (0, 4), (4, 8)], "few images are shared out"
+
+
+def test_the_scores_do_not_depend_on_which_thread_is_faster(small, photos):
+    """Two threads compute chunks, some of them late by up to 4 ms. Each image gets its own scores, to the last bit."""
+    fast, delay = accelerate(small, "openvino", chunk=2, threads=2).gradient_free, random.Random(0)
+    expected = capture(SmallCNN(), photos, target_layer="conv2")
+    outputs, backend = [], fast.backend_for(photos)
+
+    def late(images):
+        time.sleep(delay.choice([0, 0.004]))
+        return backend.network(images)
+
+    for network in (backend.network, late, late):
+        fast.use(photos, replace(backend, network=network))
+        outputs.append(torch.cat([e.region_output for e in capture(small, photos, target_layer="conv2")]))
+        assert torch.equal(outputs[0], outputs[-1])
+    torch.testing.assert_close(outputs[0], torch.cat([e.region_output for e in expected]), atol=1e-4, rtol=1e-4)
+
+
 def edit_in_place(model):
     with torch.no_grad():
         model.conv1.weight.mul_(-1)
@@ -338,7 +377,8 @@ class OtherThanAsked:
         return self
 
     def get_property(self, name):
-        return {"INFERENCE_PRECISION_HINT": SimpleNamespace(to_string=lambda: "f32"), "INFERENCE_NUM_THREADS": 1}[name]
+        precision = SimpleNamespace(to_string=lambda: "f32")
+        return {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}[name]
 
 
 @pytest.mark.parametrize(

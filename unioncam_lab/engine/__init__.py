@@ -14,6 +14,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
@@ -29,7 +30,7 @@ import unioncam_core
 from unioncam_core import Evidence, Network, evaluation, min_max
 from unioncam_lab import cache, progress_disabled
 from unioncam_lab.engine import backends
-from unioncam_lab.engine.backends import BACKENDS, Function, Precision, batch_of, openvino_graph
+from unioncam_lab.engine.backends import BACKENDS, CONCURRENT, Function, Precision, batch_of, openvino_graph
 from unioncam_lab.provenance import installed_version, machine
 
 log = logging.getLogger(__name__)  # each warning is one line on stderr
@@ -55,6 +56,7 @@ class Backend:
         rate: images per second with this batch size.
         threads: number of CPU threads.
         difference: of its logits from the model's, relative to the largest logit (at least 1).
+        calls: number of calls of `network` to make at once, each in a thread of its own.
         key: of all that its logits depend on, for the cache; "": its logits are not kept.
     """
 
@@ -64,6 +66,7 @@ class Backend:
     rate: float
     threads: int
     difference: float = 0.0
+    calls: int = 1
     key: str = ""
 
 
@@ -112,6 +115,7 @@ class Engine(Network):
     def stream(self, make: Callable[[int, int], Tensor], count: int) -> Tensor:
         """Return the logits (count, C) of `count` images. make(first, last) makes a chunk of them when it is needed.
 
+        With OpenVINO, as many chunks as there are threads are made and computed at once, each by one thread.
         A progress bar is shown if more than 2 seconds are expected. If the memory of a GPU runs out, the chunk is
         halved, and remains so for later calls.
         """
@@ -124,21 +128,23 @@ class Engine(Network):
                 stack.enter_context(_single_thread())
             hide = progress_disabled() if self.progress and count > 2 * backend.rate else True
             bar = stack.enter_context(tqdm(total=count, unit="image", leave=False, disable=hide))
+            each = stack.enter_context(concurrently(backend.calls))
             outputs, first = torch.empty(0), 0
             while first < count:
-                last = min(first + backend.chunk, count)
+                size = min(backend.chunk, -(-count // backend.calls))  # no thread stays idle if there are few images
+                chunks = [(start, min(start + size, count)) for start in range(first, count, size)]
                 try:
-                    output = backend.network(make(first, last))
+                    logits = each(lambda chunk, network=backend.network: network(make(*chunk)), chunks)
+                    for (start, last), output in zip(chunks, logits, strict=True):
+                        if start == 0:
+                            outputs = output.new_empty(count, *output.shape[1:])
+                        outputs[start:last] = output  # copied: a backend may write its next result to the same memory
+                        bar.update(last - start)
+                        first = last
                 except torch.OutOfMemoryError:
                     if backend.chunk == 1:
                         raise
                     backend = self._shrink(backend)
-                    continue
-                if first == 0:
-                    outputs = output.new_empty(count, *output.shape[1:])
-                outputs[first:last] = output  # copied, because a backend may write its next result to the same memory
-                bar.update(last - first)
-                first = last
         return outputs
 
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
@@ -295,15 +301,15 @@ class Engine(Network):
             difference = _relative(logits, batch_of(expected, supported[0]))
         if not difference <= TOLERANCE[self.precision]:
             raise ValueError(f"its logits are off by {difference:.2g}, but only {TOLERANCE[self.precision]} is allowed")
-        key = cache.key(key, logits[:1])
+        calls, key = threads if name in CONCURRENT else 1, cache.key(key, logits[:1])
         if kept := cache.load(measured := cache.key(key, supported)):
             chunk, rate = json.loads(kept)
         else:
-            chunk, rate = _fastest_chunk(network, noise, supported)
+            chunk, rate = _fastest_chunk(network, noise, supported, calls)
             if name != "eager" and self.backend == "auto" and rate < (other := images_per_second(eager, noise)):
                 raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {other:.0f}")
             cache.save(measured, json.dumps([chunk, rate]).encode())
-        return Backend(name, network, chunk, rate, threads, difference, cache.key(key, chunk))
+        return Backend(name, network, chunk, rate, threads, difference, calls, cache.key(key, chunk))
 
     def _shrink(self, backend: Backend) -> Backend:
         smaller = replace(backend, chunk=backend.chunk // 2, key="")
@@ -399,17 +405,28 @@ def _single_thread() -> Generator[None, None, None]:
         torch.set_num_threads(threads)
 
 
-def images_per_second(network: Function, images: Tensor, seconds: float = 0.04) -> float:
-    """Return images per second: the best of several passes, after a first pass that is not timed."""
+@contextmanager
+def concurrently(calls: int) -> Generator[Callable, None, None]:
+    """Yield a function like `map`, which makes as many calls at once, each in a thread of its own, without gradient."""
+    if calls == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(calls, initializer=torch.set_grad_enabled, initargs=(False,)) as pool:
+        yield pool.map
+
+
+def images_per_second(network: Function, images: Tensor, seconds: float = 0.04, calls: int = 1) -> float:
+    """Return images per second with `calls` calls at once: the best of several passes, without the first one."""
     times = []
-    network(images)
-    while len(times) < 2 or sum(times) < seconds:
-        _wait(images.device)
-        start = time.perf_counter()
-        network(images)
-        _wait(images.device)
-        times.append(time.perf_counter() - start)
-    return len(images) / min(times)
+    with concurrently(calls) as each:
+        while len(times) < 3 or sum(times[1:]) < seconds:
+            _wait(images.device)
+            start = time.perf_counter()
+            for _ in each(network, [images] * calls):
+                pass
+            _wait(images.device)
+            times.append(time.perf_counter() - start)
+    return calls * len(images) / min(times[1:])
 
 
 def _relative(logits: Tensor, expected: Tensor) -> float:
@@ -422,8 +439,8 @@ def _wait(device: torch.device):
         torch.cuda.synchronize(device)
 
 
-def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tuple[int, float]:
-    """Return the batch size with the best rate, and this rate in images per second.
+def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int], calls: int = 1) -> tuple[int, float]:
+    """Return the batch size with the best rate, and this rate in images per second, with `calls` calls at once.
 
     Larger sizes are tried until a size is more than 10 % slower than the best one, or 2 seconds have passed. Of the
     sizes within 2 % of the best rate, a CPU takes the largest, because each batch has a fixed cost. A GPU takes the
@@ -432,7 +449,7 @@ def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tu
     rates, start = {}, time.perf_counter()
     for size in sizes:
         try:
-            rates[size] = images_per_second(network, batch_of(noise, size))
+            rates[size] = images_per_second(network, batch_of(noise, size), calls=calls)
         except torch.OutOfMemoryError:
             if not rates:
                 raise
@@ -442,7 +459,7 @@ def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tu
     candidates = [size for size in rates if rates[size] > 0.9 * max(rates.values())]
     while len(candidates) > 1 and time.perf_counter() - start < 0.7:  # alternately, because a machine's speed drifts
         for size in candidates:
-            rates[size] = max(rates[size], images_per_second(network, batch_of(noise, size), 0.02))
+            rates[size] = max(rates[size], images_per_second(network, batch_of(noise, size), 0.02, calls))
     good = [size for size in rates if rates[size] >= 0.98 * max(rates.values())]
     chunk = max(good) if noise.device.type == "cpu" else min(good)
     return chunk, rates[chunk]

@@ -8,6 +8,7 @@ long to build can be kept under it in the cache.
 
 import io
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -88,7 +89,9 @@ def openvino_graph(
 ) -> Callable[..., Tensor]:
     """Return a module compiled by OpenVINO for inputs of these shapes (-1: any size). It is kept in the cache.
 
-    Each call of the returned function overwrites the result of the last call.
+    As many threads as given can call the returned function at once, and each call is computed on one core: so no
+    core waits for another one, which may be busy with another program. A call overwrites the result of the same
+    thread's last call.
 
     Raises:
         ValueError: OpenVINO, which takes precision and threads only as hints, uses other values.
@@ -96,7 +99,8 @@ def openvino_graph(
     import openvino
 
     hint = OPENVINO_PRECISION[precision]
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+    options |= {"ENABLE_CPU_PINNING": False}  # so that a thread can move to a core that is free
     core, name = openvino.Core(), cache.key(key, shapes, options)
     if (blob := cache.load(name)) is not None:
         compiled = core.import_model(io.BytesIO(blob), "CPU", options)
@@ -104,15 +108,17 @@ def openvino_graph(
         compiled = core.compile_model(_openvino_model(module, example, shapes), "CPU", options)
     if (used := compiled.get_property("INFERENCE_PRECISION_HINT").to_string()) != hint:
         raise ValueError(f"on this processor it computes in {used}, but {precision} is requested")
-    if (used := compiled.get_property("INFERENCE_NUM_THREADS")) != threads:
+    if (used := min(map(compiled.get_property, ("INFERENCE_NUM_THREADS", "NUM_STREAMS")))) != threads:
         raise ValueError(f"on this processor it computes on {used} threads, but {threads} are requested")
     if blob is None and cache.folder():
         cache.save(name, compiled.export_model().getvalue())
-    request = compiled.create_infer_request()
+    own = threading.local()
 
     def run(*inputs: Tensor) -> Tensor:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
         arrays = {i: tensor.contiguous().numpy() for i, tensor in enumerate(inputs)}
-        return torch.from_numpy(request.infer(arrays, share_inputs=True, share_outputs=True)[0])
+        return torch.from_numpy(own.request.infer(arrays, share_inputs=True, share_outputs=True)[0])
 
     return run
 
@@ -187,3 +193,4 @@ def batch_of(rows: Tensor, count: int) -> Tensor:
 
 
 BACKENDS = {"openvino": _openvino, "compile": _compile, "eager": _eager}
+CONCURRENT = ("openvino",)  # the backends that compute a call on one core, so that as many calls as threads are needed
