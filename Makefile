@@ -5,6 +5,9 @@ ARGS ?=
 BIN := .venv/bin
 TYPED := $(wildcard unioncam_core.py fusioncam.py $(foreach part,engine methods metrics store experiment,unioncam_lab/$(part)*))
 
+# An idle thread of PyTorch sleeps. By default it waits actively, which takes the core from whoever has work for it.
+export OMP_WAIT_POLICY = passive
+
 .PHONY: help demo quick test format lock bench shapes lab notebooks clean
 .DEFAULT_GOAL := help
 

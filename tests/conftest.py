@@ -6,6 +6,8 @@ import pytest
 
 # timm and transformers make networks with random weights here, and never ask their hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tests count what is computed, so nothing is read from the cache that other programs fill.
+os.environ["UNIONCAM_CACHE"] = "off"
 
 
 @pytest.fixture

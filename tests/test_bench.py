@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -70,6 +71,34 @@ def test_the_table_is_in_the_units_of_its_headings():
     assert list(table["% of matmul"]) == ["50", "75", "25"]
     assert list(table["memory, MiB"]) == ["250", "250", "1"]
     assert list(bench.table(pd.DataFrame(rows[:1]))["times faster"]) == [""], "nothing to compare with"
+
+
+def test_an_explanation_is_timed_beside_busy_processes(monkeypatch):
+    """Three times, while as many other processes as asked for are running; none of them outlives the measurement."""
+    seen, clock = [], iter([2.0, 5, 7, 6])
+
+    def seconds(*_):
+        seen.append(len(psutil.Process().children()) - before)
+        return next(clock)
+
+    monkeypatch.setattr(bench, "_seconds", seconds)
+    monkeypatch.setattr(bench, "_matmul_tflops", lambda *_: 1.0)
+    before = len(psutil.Process().children())
+    cost = bench.measure(Setting("UnionCAM, core alone", beside=2, **SMALL), seconds=1)
+    assert (cost.seconds, cost.seconds_beside) == (2, 6)
+    assert seen == [0, 2, 2, 2]
+    assert len(psutil.Process().children()) == before
+    table = bench.table(pd.DataFrame([asdict(Setting("UnionCAM", beside=2)) | asdict(cost)]))
+    assert (*table["beside others, s"], *table["times idle"]) == ("6", "3.00")
+
+
+def test_the_busy_processes_are_busy():
+    with bench._busy_processes(1):
+        (other,) = psutil.Process().children()
+        deadline = time.monotonic() + 60
+        while other.cpu_times().user < 0.2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_memory_is_the_peak():

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pickle
+import random
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
@@ -87,12 +89,12 @@ def watch(model, images):
 
 @pytest.mark.slow
 def test_the_built_in_network_is_fast_by_itself_and_its_maps_are_eagers(classifier):
-    """On all demo photos, most of them small, since eager takes long: OpenVINO computes the same maps to 1e-3.
+    """On three demo photos, two of them small, since eager takes long: OpenVINO computes the same maps to 1e-3.
 
     And selects the same one, unless both are worth the same.
     """
     eager = accelerate(copy.deepcopy(classifier), "eager")
-    for i, name in enumerate(DEMO_PHOTOS):
+    for i, name in enumerate(list(DEMO_PHOTOS)[:3]):
         image = demo_photo(name, 224 if i == 0 else 112).image[None]
         (fast,) = capture(classifier, image, target_layer=classifier.target_layer)
         (slow,) = capture(eager, image, target_layer=eager.target_layer)
@@ -243,6 +245,43 @@ def test_never_more_than_a_chunk_exists(small, photos):
         torch.testing.assert_close(logits, small(photos[torch.arange(100) % 5]), atol=1e-4, rtol=1e-4)
 
 
+def test_openvino_computes_a_chunk_on_each_core(small, photos):
+    """Each chunk waits until another one is made, so that this ends only if two are made at once."""
+    made, two = [], Barrier(2, timeout=20)
+
+    def make(first, last):
+        if last - first == 7:
+            two.wait()
+        made.append((first, last))
+        return photos[torch.arange(first, last) % 5]
+
+    small_engine = Engine(small, "openvino", chunk=7, threads=2)
+    logits = small_engine.stream(make, 98)
+    assert sorted(made) == [(0, 1), *((first, first + 7) for first in range(0, 98, 7))]
+    with torch.no_grad():
+        torch.testing.assert_close(logits, small(photos[torch.arange(98) % 5]), atol=1e-4, rtol=1e-4)
+    made.clear()
+    small_engine.stream(make, 8)
+    assert sorted(made) == [(0, 1), (0, 4), (4, 8)], "few images are shared out"
+
+
+def test_the_scores_do_not_depend_on_which_thread_is_faster(small, photos):
+    """Two threads compute chunks, some of them late by up to 4 ms. Each image gets its own scores, to the last bit."""
+    fast, delay = accelerate(small, "openvino", chunk=2, threads=2).gradient_free, random.Random(0)
+    expected = capture(SmallCNN(), photos, target_layer="conv2")
+    outputs, backend = [], fast.backend_for(photos)
+
+    def late(images):
+        time.sleep(delay.choice([0, 0.004]))
+        return backend.network(images)
+
+    for network in (backend.network, late, late):
+        fast.use(photos, replace(backend, network=network))
+        outputs.append(torch.cat([e.region_output for e in capture(small, photos, target_layer="conv2")]))
+        assert torch.equal(outputs[0], outputs[-1])
+    torch.testing.assert_close(outputs[0], torch.cat([e.region_output for e in expected]), atol=1e-4, rtol=1e-4)
+
+
 def edit_in_place(model):
     with torch.no_grad():
         model.conv1.weight.mul_(-1)
@@ -338,7 +377,8 @@ class OtherThanAsked:
         return self
 
     def get_property(self, name):
-        return {"INFERENCE_PRECISION_HINT": SimpleNamespace(to_string=lambda: "f32"), "INFERENCE_NUM_THREADS": 1}[name]
+        precision = SimpleNamespace(to_string=lambda: "f32")
+        return {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}[name]
 
 
 @pytest.mark.parametrize(
@@ -462,15 +502,15 @@ def broken(*_):
     raise RuntimeError("no such instruction\non this processor")
 
 
-def wrong(model, noise, precision, sizes, threads):
+def wrong(model, noise, precision, sizes, threads, key):
     return (lambda images: model(images) + 1), sizes
 
 
-def not_a_number(model, noise, precision, sizes, threads):
+def not_a_number(model, noise, precision, sizes, threads, key):
     return (lambda images: model(images) * torch.nan), sizes
 
 
-def slow(model, noise, precision, sizes, threads):
+def slow(model, noise, precision, sizes, threads, key):
     return (lambda images: (time.sleep(0.5), model(images))[1]), sizes
 
 
@@ -527,13 +567,6 @@ def test_ncnn_takes_images_of_any_shape_and_any_number_of_them(shape, lines, cap
     assert capfd.readouterr() == ("", "")
 
 
-def test_ncnn_gets_several_images_for_each_thread(photos):
-    for threads, sizes in ((1, [4, 8, 16]), (2, [8, 16]), (8, [16])):
-        network, supported = backends.BACKENDS["ncnn"](columns(3), photos, "fp32", engine.CPU_CHUNKS, threads)
-        assert list(supported) == sizes
-        assert network(photos).shape == (5, 5)
-
-
 class Digamma(SmallCNN):
     def forward(self, images):
         return super().forward(images).digamma()
@@ -558,6 +591,15 @@ def test_what_ncnn_cannot_compute_gets_one_sentence(model, precision, reason, ph
     (line,) = lines()
     assert re.fullmatch(rf"The backend ncnn is not used: {reason}\. Going on with eager\.", line)
     assert capfd.readouterr() == ("", ""), "nor do pnnx and ncnn print anything"
+
+
+def test_a_kept_conversion_for_ncnn_computes_the_same(photos, monkeypatch, tmp_path):
+    monkeypatch.setenv("UNIONCAM_CACHE", str(tmp_path))
+    first, again = (accelerate(columns(3), "ncnn", chunk=2, progress=False).gradient_free for _ in range(2))
+    logits = first(photos)
+    monkeypatch.setattr(backends, "_convert", lambda *_: pytest.fail("converted again"))
+    torch.testing.assert_close(again(photos), logits, atol=0, rtol=0)
+    assert again.backend_for(photos).name == "ncnn"
 
 
 @pytest.mark.parametrize("missing", ["ncnn", "pnnx"])
@@ -592,7 +634,7 @@ class Sleepy(SmallCNN):
 def in_seconds(seconds, built):
     """A builder that notes its name and precision in `built`; its network computes Sleepy's logits in these seconds."""
 
-    def builder(model, noise, precision, sizes, threads):
+    def builder(model, noise, precision, sizes, threads, key):
         built.append(precision)
         pause = seconds[precision] if isinstance(seconds, dict) else seconds
         return (lambda images: (time.sleep(pause), SmallCNN.forward(model.model, images))[1]), sizes
@@ -606,10 +648,10 @@ def in_seconds(seconds, built):
 )
 def test_auto_takes_the_fastest(photos, lines, monkeypatch, openvino, ncnn, chosen):
     monkeypatch.setattr(engine, "TRY_NCNN", 1e9)
-    monkeypatch.setattr(engine, "bf16_is_native", lambda: False)
+    monkeypatch.setattr(backends, "bf16_is_native", lambda: False)
     monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds(openvino, []))
     monkeypatch.setitem(engine.BACKENDS, "ncnn", in_seconds(ncnn, []))
-    assert accelerate(Sleepy(), chunk=2).gradient_free.backend_for(photos).name == chosen
+    assert accelerate(Sleepy(), chunk=2, threads=1).gradient_free.backend_for(photos).name == chosen
     slower = [line for line in lines() if line.startswith("The backend openvino is not used: it is slower")]
     assert lines() == slower
     assert len(slower) == (openvino > 0.04)
@@ -630,22 +672,22 @@ def test_auto_takes_the_fastest(photos, lines, monkeypatch, openvino, ncnn, chos
 def test_auto_tries_ncnn_only_where_it_can_pay_off(photos, lines, monkeypatch, model, precision, limit, missing, tried):
     built = []
     monkeypatch.setattr(engine, "TRY_NCNN", limit)
-    monkeypatch.setattr(engine, "bf16_is_native", lambda: False)
+    monkeypatch.setattr(backends, "bf16_is_native", lambda: False)
     monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds(0, []))
     monkeypatch.setitem(engine.BACKENDS, "ncnn", in_seconds(0, built))
     if missing:
         monkeypatch.setitem(sys.modules, missing, None)
-    accelerate(model(), precision=precision, chunk=2).gradient_free.backend_for(photos)
+    accelerate(model(), precision=precision, chunk=2, threads=1).gradient_free.backend_for(photos)
     assert bool(built) == tried
 
 
 @pytest.mark.slow
 def test_auto_says_why_ncnn_cannot_be_used(photos, lines, monkeypatch):
     monkeypatch.setattr(engine, "TRY_NCNN", 1e9)
-    monkeypatch.setattr(engine, "bf16_is_native", lambda: False)
+    monkeypatch.setattr(backends, "bf16_is_native", lambda: False)
     monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds(0, []))
     monkeypatch.setitem(engine.BACKENDS, "ncnn", broken)
-    assert accelerate(Sleepy(), chunk=2).gradient_free.backend_for(photos).name == "openvino"
+    assert accelerate(Sleepy(), chunk=2, threads=1).gradient_free.backend_for(photos).name == "openvino"
     assert lines() == ["The backend ncnn is not used: no such instruction. Going on with openvino."]
 
 
@@ -666,10 +708,13 @@ def test_what_bf16_would_gain_is_said_once(photos, lines, monkeypatch, native, s
     monkeypatch.setattr(Engine, "_told_of_bf16", False)
     monkeypatch.setattr(engine, "TRY_NCNN", 0)
     monkeypatch.setattr(engine, "TRY_BF16", limit)
-    monkeypatch.setattr(engine, "bf16_is_native", lambda: native)
+    monkeypatch.setattr(backends, "bf16_is_native", lambda: native)
     monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds({"fp32": 0.02, "bf16": seconds}, built))
     for _ in range(2):
-        assert accelerate(Sleepy(), precision=precision, chunk=2).gradient_free.backend_for(photos).name == "openvino"
+        assert (
+            accelerate(Sleepy(), precision=precision, chunk=2, threads=1).gradient_free.backend_for(photos).name
+            == "openvino"
+        )
     assert len(lines()) == said
     if said:
         shown = r"In bf16 this processor computes (\S+) images per second, not (\S+), and the logits are off by .*: "

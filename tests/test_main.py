@@ -277,6 +277,7 @@ def test_bench_prints_the_table_and_writes_a_record(tmp_path, monkeypatch, capsy
         (["--backend", "fast"], "backend is 'fast'; it can be 'auto' or 'openvino' or"),
         (["--precision", "fp8"], "precision is 'fp8'; it can be 'fp32' or"),
         (["--photo", "dog"], "photo is 'dog'; it can be "),
+        (["--beside", "-1"], "beside is -1; it is a number of other processes, 0 or more."),
         (["--out", "nowhere/record.json"], "There is no folder nowhere for the record record.json."),
     ],
 )

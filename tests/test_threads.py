@@ -20,7 +20,7 @@ def plain():
 
 
 def accelerated():
-    return accelerate(plain(), "openvino", chunk=8, progress=False)
+    return accelerate(plain(), "openvino", chunk=4, progress=False, threads=2)
 
 
 @pytest.mark.slow

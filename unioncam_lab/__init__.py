@@ -8,6 +8,10 @@ ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "figures"
 DATA: Path
 
+# An idle thread of PyTorch sleeps, where this comes before the first import of torch. By default it waits actively, and
+# on a busy machine the thread that has work then waits for the core.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def __getattr__(name: str) -> Path:
     """DATA, the folder of pictures, weights and records, for the modules that read it.

@@ -168,6 +168,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--precision", nargs="+", default=["fp32"], help="fp32, tf32, bf16, fp16")
     bench.add_argument("--photo", default="chelsea", help="one of the demo photos")
     bench.add_argument("--size", type=int, default=224, help="side of the image in pixels")
+    bench.add_argument("--beside", type=int, default=0, help="time it also beside so many other busy processes")
     bench.add_argument("--out", type=Path, help="file for the record, with its provenance: NAME.json")
 
     example = "00 -p photo my_photo.jpg -p theta 50"

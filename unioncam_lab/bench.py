@@ -9,6 +9,8 @@ Each row is measured in a new process, one after the other, on the same network,
 
 import json
 import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
+from statistics import median
 from typing import get_args
 
 import pandas as pd
@@ -31,7 +34,7 @@ from tqdm.auto import tqdm
 from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, score_regions
 from unioncam_lab import progress_disabled
 from unioncam_lab.classifiers import Classifier, load_classifier
-from unioncam_lab.engine import BackendName, Engine, accelerate, distinct_masks, images_per_second
+from unioncam_lab.engine import BackendName, Engine, accelerate, concurrently, distinct_masks, images_per_second
 from unioncam_lab.engine.backends import HALF, Precision
 from unioncam_lab.images import DEMO_PHOTOS, demo_photo
 
@@ -80,9 +83,10 @@ class Setting:
         classifier, pretrained, device: as in `load_classifier`.
         backend, precision: as in `accelerate`; only the ACCELERATED methods use them.
         photo, size: a demo photo, and its side in pixels.
+        beside: number of other busy processes beside which the explanation is timed once more; 0: none.
 
     Raises:
-        ValueError: the method, backend, precision or photo does not exist.
+        ValueError: the method, backend, precision or photo does not exist, or `beside` is negative.
     """
 
     method: str
@@ -93,6 +97,7 @@ class Setting:
     precision: Precision = "fp32"
     photo: str = "chelsea"
     size: int = 224
+    beside: int = 0
 
     def __post_init__(self):
         for name, allowed in (
@@ -103,6 +108,8 @@ class Setting:
         ):
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name} is {value!r}; it can be {' or '.join(map(repr, allowed))}.")
+        if self.beside < 0:
+            raise ValueError(f"beside is {self.beside}; it is a number of other processes, 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ class Cost:
             memory with the model loaded.
         tflops: 10^12 floating-point operations per second of the network, at `images_per_second`.
         matmul_tflops: the same for a product of two large square matrices in the same precision.
+        seconds_beside: time of an explanation beside `Setting.beside` other busy processes, the median of several.
     """
 
     backend: str
@@ -131,6 +139,7 @@ class Cost:
     memory_mib: float
     tflops: float
     matmul_tflops: float
+    seconds_beside: float | None = None
 
 
 def measure(setting: Setting, seconds: float = 8) -> Cost:
@@ -154,6 +163,8 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
     built = 1 if setting.method in ACCELERATED else 0  # number of explanations that build a backend: the first one
     while sum(times[built:]) < seconds:
         times.append(_seconds(explain, classifier, image))
+    with _busy_processes(setting.beside):
+        beside = median(_seconds(explain, classifier, image) for _ in range(3)) if setting.beside else None
     evidence = _captured(classifier, image)
     images = len(evidence.live)
     if explain in (_union_cam, _score_cam):
@@ -167,7 +178,7 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
         classifier(image)
     tflops = operations.get_total_flops() * images_per_second / 1e12
     matmul = _matmul_tflops(setting.device, setting.precision)
-    return Cost(backend, times[0], min(times), images, images_per_second, ceiling, memory[0], tflops, matmul)
+    return Cost(backend, times[0], min(times), images, images_per_second, ceiling, memory[0], tflops, matmul, beside)
 
 
 def _seconds(function: Callable, *arguments) -> float:
@@ -176,6 +187,19 @@ def _seconds(function: Callable, *arguments) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+@contextmanager
+def _busy_processes(count: int) -> Iterator[None]:
+    """Have `count` other processes compute without pause. They also end if this process is killed."""
+    code = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+    others = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def _rates(engine: Engine, evidence: Evidence, repeats: int = 4) -> tuple[float, float]:
@@ -196,8 +220,9 @@ def _rates(engine: Engine, evidence: Evidence, repeats: int = 4) -> tuple[float,
         score_regions([replace(evidence, activations=evidence.activations[channels])])
 
     def bare(batches: Sequence[Tensor]):
-        for batch in batches:
-            backend.network(batch)
+        with concurrently(backend.calls) as each:
+            for _ in each(backend.network, batches):
+                pass
 
     masked_rates, bare_rates = [], []
     for _ in range(repeats):
@@ -285,6 +310,9 @@ def table(costs: pd.DataFrame) -> pd.DataFrame:
             "% of matmul": (100 * costs.tflops / costs.matmul_tflops).map("{:.0f}".format),
         }
     )
+    if "beside" in costs and costs.beside.any():
+        shown["beside others, s"] = costs.seconds_beside.map("{:.3g}".format)
+        shown["times idle"] = (costs.seconds_beside / costs.seconds).map("{:.2f}".format)
     return shown.replace("nan", "").set_index(costs.method.rename(None))
 
 

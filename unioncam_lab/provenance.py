@@ -31,6 +31,13 @@ def provenance() -> dict[str, str | int | bool | list[str]]:
         "commit": _git("rev-parse", "HEAD") or "unknown",
         "changed": bool(_git("--no-optional-locks", "status", "--porcelain", "-uno")),
         "code": code_hash(),
+    }
+    return record | machine() | {name: installed_version(name) for name in PACKAGES}
+
+
+def machine() -> dict[str, str | int | list[str]]:
+    """Return the processor, its instruction sets and cores, the GPU, and the versions of the system and of Python."""
+    return {
         "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
         "instruction sets": [name for name in INSTRUCTION_SETS if name in _cpuinfo("flags", "Features").split()],
         "kernels": torch.backends.cpu.get_cpu_capability(),
@@ -39,7 +46,6 @@ def provenance() -> dict[str, str | int | bool | list[str]]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
-    return record | {name: _version(name) for name in PACKAGES}
 
 
 def code_hash() -> str:
@@ -65,7 +71,8 @@ def _cpuinfo(*names: str) -> str:
     return next((line.partition(": ")[2] for line in lines if line.partition("\t")[0].strip() in names), "")
 
 
-def _version(name: str) -> str:
+def installed_version(name: str) -> str:
+    """Return the version of an installed package, or "not installed"."""
     try:
         return version(name)
     except PackageNotFoundError:

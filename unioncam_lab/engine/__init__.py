@@ -8,29 +8,30 @@ for every pass that needs no gradient. The model, its layers and its gradients d
     accelerate      adds an Engine to a model; load_classifier has already called it
 """
 
+import functools
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import Literal, get_args
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+import unioncam_core
 from unioncam_core import Evidence, Network, evaluation, min_max
-from unioncam_lab import progress_disabled
-from unioncam_lab.engine.backends import (
-    BACKENDS,
-    Function,
-    Precision,
-    batch_of,
-    bf16_is_native,
-    ncnn_is_installed,
-    openvino_graph,
-)
+from unioncam_lab import cache, progress_disabled
+from unioncam_lab.engine import backends
+from unioncam_lab.engine.backends import BACKENDS, CONCURRENT, Function, Precision, batch_of, openvino_graph
+from unioncam_lab.provenance import installed_version, machine
 
 log = logging.getLogger(__name__)  # each warning is one line on stderr
 
@@ -43,6 +44,7 @@ STALE, LEAST = 10, 1e-4
 CPU_CHUNKS, GPU_CHUNKS = (2, 4, 8, 16), (8, 16, 32, 64, 128, 256, 512)
 # Below these rates, in images per second, `auto` takes the time to also try ncnn, and to measure bf16 once.
 TRY_NCNN, TRY_BF16 = 20, 100
+WORTH_KEEPING = 0.25  # seconds that the masked passes of an image take, from which on the cache keeps their logits
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Backend:
         rate: images per second with this batch size.
         threads: number of CPU threads.
         difference: of its logits from the model's, relative to the largest logit (at least 1).
+        calls: number of calls of `network` to make at once, each in a thread of its own.
+        key: of all that its logits depend on, for the cache; "": its logits are not kept.
     """
 
     name: str
@@ -64,6 +68,8 @@ class Backend:
     rate: float
     threads: int
     difference: float = 0.0
+    calls: int = 1
+    key: str = ""
 
 
 class Engine(Network):
@@ -113,6 +119,7 @@ class Engine(Network):
     def stream(self, make: Callable[[int, int], Tensor], count: int) -> Tensor:
         """Return the logits (count, C) of `count` images. make(first, last) makes a chunk of them when it is needed.
 
+        With OpenVINO and ncnn, as many chunks as there are threads are made and computed at once, each by one thread.
         A progress bar is shown if more than 2 seconds are expected. If the memory of a GPU runs out, the chunk is
         halved, and remains so for later calls.
         """
@@ -121,32 +128,35 @@ class Engine(Network):
         with ExitStack() as stack:
             stack.enter_context(evaluation(self.model))
             backend = self.backend_for(make(0, 1))
-            if backend.name == "openvino":
+            if backend.name in CONCURRENT:
                 stack.enter_context(_single_thread())
             hide = progress_disabled() if self.progress and count > 2 * backend.rate else True
             bar = stack.enter_context(tqdm(total=count, unit="image", leave=False, disable=hide))
+            each = stack.enter_context(concurrently(backend.calls))
             outputs, first = torch.empty(0), 0
             while first < count:
-                last = min(first + backend.chunk, count)
+                size = min(backend.chunk, -(-count // backend.calls))  # no thread stays idle if there are few images
+                chunks = [(start, min(start + size, count)) for start in range(first, count, size)]
                 try:
-                    output = backend.network(make(first, last))
+                    logits = each(lambda chunk, network=backend.network: network(make(*chunk)), chunks)
+                    for (start, last), output in zip(chunks, logits, strict=True):
+                        if start == 0:
+                            outputs = output.new_empty(count, *output.shape[1:])
+                        outputs[start:last] = output  # copied: a backend may write its next result to the same memory
+                        bar.update(last - start)
+                        first = last
                 except torch.OutOfMemoryError:
                     if backend.chunk == 1:
                         raise
                     backend = self._shrink(backend)
-                    continue
-                if first == 0:
-                    outputs = output.new_empty(count, *output.shape[1:])
-                outputs[first:last] = output  # copied, because a backend may write its next result to the same memory
-                bar.update(last - first)
-                first = last
         return outputs
 
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
         """Return for each image the logits (live, C) of its masked images; None if no channel is live.
 
         All masked images form one stream. A chunk can hold masked images of several images, so that a GPU does not
-        wait. Channels with the same mask are scored once.
+        wait. Channels with the same mask are scored once. Logits that take longer than WORTH_KEEPING are kept in the
+        cache, and read from it.
         """
         sizes = {tuple(evidence.image.shape) for evidence in evidences}
         if len(sizes) > 1:
@@ -154,9 +164,23 @@ class Engine(Network):
         images = [evidence for evidence in evidences if evidence.live.any()]
         if not images:
             return [None] * len(evidences)
+        distinct, owners = zip(*map(distinct_masks, images), strict=True)
+        backend = self.backend_for(images[0].image[None])
+        names = [_name(backend, *pair) for pair in zip(images, distinct, strict=True)]
+        logits = [_loaded(name) for name in names]
+        if missing := [i for i, kept in enumerate(logits) if kept is None]:
+            computed = self._masked_passes([images[i] for i in missing], [distinct[i] for i in missing])
+            for i, rows in zip(missing, computed, strict=True):
+                logits[i] = rows
+                if names[i] and self.backend_for(images[0].image[None]) is backend:  # its memory did not run out
+                    cache.save(names[i], safetensors.torch.save({"logits": rows.contiguous()}))
+        outputs = (rows.to(own.device)[own] for rows, own in zip(logits, owners, strict=True) if rows is not None)
+        return [next(outputs) if evidence.live.any() else None for evidence in evidences]
+
+    def _masked_passes(self, images: Sequence[Evidence], distinct: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return for each image the logits (n, C) of its masked images, one for each of its n distinct masks."""
         with evaluation(self.model):  # not while another thread has PyTorch use a single thread
             maskings = [self._masking(evidence) for evidence in images]
-        distinct, owners = zip(*map(distinct_masks, images), strict=True)
         counts = [len(channels) for channels in distinct]
 
         def make(first: int, last: int) -> Tensor:
@@ -169,9 +193,7 @@ class Engine(Network):
                 return pieces[0][0](pieces[0][1])
             return torch.cat([masked(channels).clone() for masked, channels in pieces])
 
-        logits = self.stream(make, sum(counts)).split(counts)
-        outputs = iter([rows[own] for rows, own in zip(logits, owners, strict=True)])
-        return [next(outputs) if evidence.live.any() else None for evidence in evidences]
+        return self.stream(make, sum(counts)).split(counts)
 
     def _masking(self, evidence: Evidence) -> Callable[[Tensor], Tensor]:
         """Return the function channels -> masked images. OpenVINO computes it too if it is the backend.
@@ -184,7 +206,9 @@ class Engine(Network):
         if key not in self._masks:
             example = evidence.activations[:2].contiguous(), evidence.image
             shapes, threads = [(-1, *key[0]), key[1]], self.threads or torch.get_num_threads()
-            self._masks[key] = openvino_graph(_Masking(evidence), example, shapes, "fp32", threads)
+            self._masks[key] = openvino_graph(
+                _Masking(evidence), example, shapes, "fp32", threads, f"{_surroundings()} {key}"
+            )
         graph = self._masks[key]
         return lambda channels: graph(evidence.activations[channels], evidence.image)
 
@@ -207,7 +231,7 @@ class Engine(Network):
             difference = _relative(self(images), logits)
             if difference > TOLERANCE[self.precision] and backend.name != "eager":
                 log.warning("The backend %s is not used: its logits are off by %.2g.", backend.name, difference)
-                self._ready[_key(images)] = backend = self._checked("eager", images)
+                self._ready[_key(images)] = backend = self._checked("eager", self._reference(images))
                 difference = _relative(self(images), logits)
             Network(Logits(self.model)).check(images, logits)  # no backend equals a model that does not equal itself
             self._ready[_key(images)] = replace(backend, difference=max(difference, backend.difference))
@@ -235,35 +259,37 @@ class Engine(Network):
         Raises:
             ValueError: the model's logits for an image change from call to call, or with the other images of a batch.
         """
-        noise, model = _noise(images), Logits(self.model)
-        Network(model).check(noise, model(noise))
-        plain = images.device.type == "cpu" and images.dtype == torch.float32
-        requested = self.backend
-        if requested == "auto":
-            requested = "openvino" if plain else "eager"
-        backend = self._tried(requested, images, "eager") if requested != "eager" else None
-        backend = backend or self._checked("eager", images)
+        plain, reference = images.device.type == "cpu" and images.dtype == torch.float32, self._reference(images)
+        best = "openvino" if plain else "eager"
+        requested = best if self.backend == "auto" else self.backend
+        backend = self._tried(requested, reference, "eager") if requested != "eager" else None
+        backend = backend or self._checked("eager", reference)
         if self.backend == "auto" and self.precision == "fp32" and plain:
-            if backend.rate < TRY_NCNN and ncnn_is_installed() and winograd_share(model, noise[:1]) > 0.5:
-                backend = max(backend, self._tried("ncnn", images, backend.name) or backend, key=lambda one: one.rate)
-            if backend.rate < TRY_BF16 and not Engine._told_of_bf16 and bf16_is_native():
-                self._tell_of_bf16(images, backend)
+            if (
+                backend.rate < TRY_NCNN
+                and backends.ncnn_is_installed()
+                and winograd_share(self.model, images[:1]) > 0.5
+            ):
+                ncnn = self._tried("ncnn", reference, backend.name) or backend
+                backend = max(backend, ncnn, key=lambda each: each.rate)
+            if backend.rate < TRY_BF16 and not Engine._told_of_bf16 and backends.bf16_is_native():
+                self._tell_of_bf16(reference, backend)
         return backend
 
-    def _tried(self, name: str, images: Tensor, otherwise: str) -> Backend | None:
+    def _tried(self, name: str, reference: tuple[Function, Tensor, Tensor], otherwise: str) -> Backend | None:
         """Return the backend if it passes all checks of `_checked`. If not, warn in one line, and return None."""
         try:
-            return self._checked(name, images)
+            return self._checked(name, reference)
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             log.warning("The backend %s is not used: %s. Going on with %s.", name, reason, otherwise)
             return None
 
-    def _tell_of_bf16(self, images: Tensor, backend: Backend):
+    def _tell_of_bf16(self, reference: tuple[Function, Tensor, Tensor], backend: Backend):
         """Measure OpenVINO in bf16. If it is much faster than the given backend, say so, once in each process."""
         half = Engine(self.model, "openvino", "bf16", self.chunk, self.progress, self.threads)
         try:
-            faster = half._checked("openvino", images)
+            faster = half._checked("openvino", reference)
         except Exception:  # the user has not asked for it
             return
         if faster.rate > 1.2 * backend.rate:
@@ -276,34 +302,53 @@ class Engine(Network):
                 faster.difference,
             )
 
-    def _checked(self, name: str, images: Tensor) -> Backend:
-        """Build a backend, compare its logits with the model's, and measure its chunk.
+    def _reference(self, images: Tensor) -> tuple[Function, Tensor, Tensor]:
+        """Return the model in eager mode and fp32; three images of this size, the second black; and their logits.
 
         Raises:
-            ValueError: the logits differ from the model's in fp32 by more than TOLERANCE allows; or the backend is the
-                choice of "auto", and eager is faster.
+            ValueError: the model's logits for an image change from call to call, or with the other images of a batch.
+        """
+        noise = torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+        tried = torch.cat([noise[:1], torch.zeros_like(noise[:1]), noise[1:]])  # a black image, as masks of 0 leave it
+        model = Logits(self.model)
+        network, _ = BACKENDS["eager"](model, noise, "fp32", (), torch.get_num_threads(), "")
+        logits = network(tried)
+        Network(model).check(tried[:1], logits[:1])
+        return network, tried, logits
+
+    def _checked(self, name: str, reference: tuple[Function, Tensor, Tensor]) -> Backend:
+        """Build a backend, compare its logits with the reference's, and measure its chunk.
+
+        Raises:
+            ValueError: the logits differ by more than TOLERANCE allows; or the backend is the choice of "auto", and
+                eager is faster.
             Exception: any error of the builder.
         """
-        sizes = (self.chunk,) if self.chunk else CPU_CHUNKS if images.device.type == "cpu" else GPU_CHUNKS
-        noise = _noise(images)
-        tried = torch.cat([noise[:1], torch.zeros_like(noise[:1]), noise[1:]])  # a black image, as masks of 0 leave it
-        threads, model = self.threads or torch.get_num_threads(), Logits(self.model)
-        reference, _ = BACKENDS["eager"](model, noise, "fp32", sizes, threads)
-        expected, difference = reference(tried), 0.0
-        network, supported = BACKENDS[name](model, noise, self.precision, sizes, threads)
+        eager, tried, expected = reference
+        noise, threads, model = tried[::2], self.threads or torch.get_num_threads(), Logits(self.model)
+        supported = (self.chunk,) if self.chunk else CPU_CHUNKS if tried.device.type == "cpu" else GPU_CHUNKS
+        key = cache.key(*_surroundings(), *_content(model), expected, name, self.precision, threads)
+        network, logits, difference = eager, expected, 0.0
         if name != "eager" or self.precision != "fp32":
+            network, supported = BACKENDS[name](model, noise, self.precision, supported, threads, key)
             if not expected.isfinite().all():
                 raise ValueError("the model's logits for a black image are NaN or infinite")
-            difference = _relative(network(batch_of(tried, supported[0])), batch_of(expected, supported[0]))
+            logits = network(batch_of(tried, supported[0]))
+            difference = _relative(logits, batch_of(expected, supported[0]))
         if not difference <= TOLERANCE[self.precision]:
             raise ValueError(f"its logits are off by {difference:.2g}, but only {TOLERANCE[self.precision]} is allowed")
-        chunk, rate = _fastest_chunk(network, noise, supported)
-        if name == "openvino" and self.backend == "auto" and rate < (eager := images_per_second(reference, noise)):
-            raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {eager:.0f}")
-        return Backend(name, network, chunk, rate, threads, difference)
+        calls, key = threads if name in CONCURRENT else 1, cache.key(key, logits[:1])
+        if kept := cache.load(measured := cache.key(key, supported)):
+            chunk, rate = json.loads(kept)
+        else:
+            chunk, rate = _fastest_chunk(network, noise, supported, calls)
+            if name == "openvino" and self.backend == "auto" and rate < (other := images_per_second(eager, noise)):
+                raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {other:.0f}")
+            cache.save(measured, json.dumps([chunk, rate]).encode())
+        return Backend(name, network, chunk, rate, threads, difference, calls, cache.key(key, chunk))
 
     def _shrink(self, backend: Backend) -> Backend:
-        smaller = replace(backend, chunk=backend.chunk // 2)
+        smaller = replace(backend, chunk=backend.chunk // 2, key="")
         log.warning("Out of memory with %d images at a time: going on with %d.", backend.chunk, smaller.chunk)
         self._ready = {key: smaller if kept is backend else kept for key, kept in self._ready.items()}
         torch.cuda.empty_cache()
@@ -328,6 +373,55 @@ def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:
     masks, own = torch.unique(scaled, dim=0, return_inverse=True)
     first = torch.full_like(own[: len(masks)], len(live)).scatter_reduce(0, own, positions, "amin")
     return live[first], own
+
+
+def _name(backend: Backend, evidence: Evidence, channels: Tensor) -> str:
+    """Return the name in the cache of the logits of these channels; "" if they are not to be kept."""
+    if not backend.key or type(evidence) is not Evidence or len(channels) < WORTH_KEEPING * backend.rate:
+        return ""
+    masks = evidence.activations, evidence.background, evidence.protocol.map_scale
+    return cache.key(backend.key, evidence.image, *masks)
+
+
+def _loaded(name: str) -> Tensor | None:
+    kept = cache.load(name) if name else None
+    return None if kept is None else safetensors.torch.load(kept)["logits"]
+
+
+@functools.cache
+def _surroundings() -> tuple:
+    """Return what decides, beside the model and the images, which logits are computed: machine, packages and code."""
+    code = [Path(module.__file__).read_bytes() for module in (unioncam_core, backends, cache)]
+    code.append(Path(__file__).read_bytes())
+    return (
+        machine(),
+        [installed_version(name) for name in ("torch", "openvino", "ncnn", "pnnx")],
+        hashlib.sha256(b"\n".join(code)).hexdigest(),
+    )
+
+
+def _content(model: nn.Module) -> list:
+    """Return the model's structure, as PyTorch prints it, and its weights and buffers with their names."""
+    return [repr(model), *chain.from_iterable(chain(model.named_parameters(), model.named_buffers()))]
+
+
+def winograd_share(model: nn.Module, image: Tensor) -> float:
+    """Return the share of 3×3 convolutions with stride 1, which are Winograd's, in the multiplications of a pass.
+
+    Only convolutions and linear layers are counted. The image is (1, channels, H, W).
+    """
+    counts = {True: 0, False: 0}
+
+    def count(layer: nn.Conv2d | nn.Linear, _inputs: tuple, output: Tensor):
+        plain = isinstance(layer, nn.Conv2d) and layer.stride == layer.dilation == (1, 1) and layer.groups == 1
+        counts[plain and layer.kernel_size == (3, 3)] += output.numel() * layer.weight[0].numel()
+
+    with ExitStack() as stack:
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                stack.callback(layer.register_forward_hook(count).remove)
+        model(image)
+    return counts[True] / max(1, sum(counts.values()))
 
 
 class Logits(nn.Module):
@@ -355,25 +449,6 @@ class _Masking(nn.Module):
         return evidence.masked(evidence.masks(slice(None)))
 
 
-def winograd_share(model: nn.Module, image: Tensor) -> float:
-    """Return the share of 3×3 convolutions with stride 1, which are Winograd's, in the multiplications of a pass.
-
-    Only convolutions and linear layers are counted. The image is (1, channels, H, W).
-    """
-    counts = {True: 0, False: 0}
-
-    def count(layer: nn.Conv2d | nn.Linear, _inputs: tuple, output: Tensor):
-        plain = isinstance(layer, nn.Conv2d) and layer.stride == layer.dilation == (1, 1) and layer.groups == 1
-        counts[plain and layer.kernel_size == (3, 3)] += output.numel() * layer.weight[0].numel()
-
-    with ExitStack() as stack:
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                stack.callback(layer.register_forward_hook(count).remove)
-        model(image)
-    return counts[True] / max(1, sum(counts.values()))
-
-
 @contextmanager
 def _single_thread() -> Generator[None, None, None]:
     """Set PyTorch to one thread, because its idle threads wait actively and take cores away from OpenVINO."""
@@ -385,22 +460,28 @@ def _single_thread() -> Generator[None, None, None]:
         torch.set_num_threads(threads)
 
 
-def images_per_second(network: Function, images: Tensor, seconds: float = 0.04) -> float:
-    """Return images per second: the best of several passes, after a first pass that is not timed."""
+@contextmanager
+def concurrently(calls: int) -> Generator[Callable, None, None]:
+    """Yield a function like `map`, which makes as many calls at once, each in a thread of its own, without gradient."""
+    if calls == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(calls, initializer=torch.set_grad_enabled, initargs=(False,)) as pool:
+        yield pool.map
+
+
+def images_per_second(network: Function, images: Tensor, seconds: float = 0.04, calls: int = 1) -> float:
+    """Return images per second with `calls` calls at once: the best of several passes, without the first one."""
     times = []
-    network(images)
-    while len(times) < 2 or sum(times) < seconds:
-        _wait(images.device)
-        start = time.perf_counter()
-        network(images)
-        _wait(images.device)
-        times.append(time.perf_counter() - start)
-    return len(images) / min(times)
-
-
-def _noise(images: Tensor) -> Tensor:
-    """Return two images of noise, of the size, device and type of the given images."""
-    return torch.rand(2, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+    with concurrently(calls) as each:
+        while len(times) < 3 or sum(times[1:]) < seconds:
+            _wait(images.device)
+            start = time.perf_counter()
+            for _ in each(network, [images] * calls):
+                pass
+            _wait(images.device)
+            times.append(time.perf_counter() - start)
+    return calls * len(images) / min(times[1:])
 
 
 def _relative(logits: Tensor, expected: Tensor) -> float:
@@ -413,8 +494,8 @@ def _wait(device: torch.device):
         torch.cuda.synchronize(device)
 
 
-def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tuple[int, float]:
-    """Return the batch size with the best rate, and this rate in images per second.
+def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int], calls: int = 1) -> tuple[int, float]:
+    """Return the batch size with the best rate, and this rate in images per second, with `calls` calls at once.
 
     Larger sizes are tried until a size is more than 10 % slower than the best one, or 2 seconds have passed. Of the
     sizes within 2 % of the best rate, a CPU takes the largest, because each batch has a fixed cost. A GPU takes the
@@ -423,7 +504,7 @@ def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tu
     rates, start = {}, time.perf_counter()
     for size in sizes:
         try:
-            rates[size] = images_per_second(network, batch_of(noise, size))
+            rates[size] = images_per_second(network, batch_of(noise, size), calls=calls)
         except torch.OutOfMemoryError:
             if not rates:
                 raise
@@ -433,7 +514,7 @@ def _fastest_chunk(network: Function, noise: Tensor, sizes: Sequence[int]) -> tu
     candidates = [size for size in rates if rates[size] > 0.9 * max(rates.values())]
     while len(candidates) > 1 and time.perf_counter() - start < 0.7:  # alternately, because a machine's speed drifts
         for size in candidates:
-            rates[size] = max(rates[size], images_per_second(network, batch_of(noise, size), 0.02))
+            rates[size] = max(rates[size], images_per_second(network, batch_of(noise, size), 0.02, calls))
     good = [size for size in rates if rates[size] >= 0.98 * max(rates.values())]
     chunk = max(good) if noise.device.type == "cpu" else min(good)
     return chunk, rates[chunk]
