@@ -186,13 +186,12 @@ def test_the_index_lists_what_earlier_runs_made(executed, tmp_path):
     assert "half" not in index
 
 
-STARTED = """
+SLEEP = """
 import os, subprocess, sys, time
 from pathlib import Path
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
-part = Path(f"{{}}.part")
-part.write_text(f"{os.getpid()} {child.pid}")
-part.rename("{}.pids")
+Path("NAME.part").write_text(f"{os.getpid()} {child.pid}")
+Path("NAME.part").rename("NAME.pids")
 time.sleep(300)
 """
 COMMAND = """
@@ -208,7 +207,7 @@ sys.exit(__main__.main(["notebooks", "--jobs", "2", "--out", sys.argv[2], "--fig
 @pytest.mark.notebook
 def test_an_interrupt_leaves_no_process_and_an_index_that_says_so(tmp_path):
     for name in "abc":
-        notebook(tmp_path, name, STARTED.replace("{{}}", name).replace("{}", name))
+        notebook(tmp_path, name, SLEEP.replace("NAME", name))
     out = tmp_path / "out"
     command = [sys.executable, "-c", COMMAND, str(tmp_path), str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -231,13 +230,16 @@ def test_an_interrupt_leaves_no_process_and_an_index_that_says_so(tmp_path):
     assert not (out / "c.ipynb").exists()
 
 
-def job(name, expected=60.0, alone=False, elapsed=None, took=None):
-    """A notebook of a plan: one that waits, runs since `elapsed` seconds, or took some seconds."""
-    heading = headless.Executed(name, name, "", 0, None)
-    started = None if elapsed is None and took is None else time.monotonic() - (elapsed or 0)
-    ended = None if took is None else replace(heading, seconds=took)
-    path = Path(f"{name}.ipynb")
-    return headless._Job(path, path, {}, heading, alone, expected, started, ended=ended)
+NOW = 1000.0
+
+
+def job(name, expected, alone=False, elapsed=None, took=None):
+    """A notebook of a plan: one that waits, that began `elapsed` seconds before NOW, or that ended."""
+    path, heading = Path(f"{name}.ipynb"), headless.Executed(name, name, "", 0, None)
+    made = headless._Job(path, path, {}, heading, alone, expected)
+    made.started = None if elapsed is None else NOW - elapsed
+    made.ended = None if took is None else replace(heading, seconds=took)
+    return made
 
 
 def test_the_first_notebook_comes_first_then_the_longest_and_those_alone_last():
@@ -259,8 +261,8 @@ def test_the_first_notebook_comes_first_then_the_longest_and_those_alone_last():
     ],
 )
 def test_the_seconds_left_follow_from_the_plan_and_from_what_others_took(plan, jobs, left):
-    """In the seventh case the first notebook took 3 times what was expected, so with a minute as expected the pace is 2."""
-    assert headless._seconds_left(plan, jobs) == pytest.approx(left, abs=0.5)
+    """In the seventh case a minute took three. With one more minute as expected, that is twice as long."""
+    assert headless._seconds_left(plan, jobs, NOW) == pytest.approx(left)
 
 
 @pytest.mark.notebook

@@ -219,11 +219,11 @@ def execute(
                     _write_page(job.copy)
                     known[job.copy.stem] = job.ended = _read(job.copy)
                     bar.write(f"{job.copy.stem:<24}{job.ended.seconds:6.0f} s   {job.ended.error or 'done'}")
-                left = _seconds_left(plan, jobs)
+                now = time.monotonic()
+                left = _seconds_left(plan, jobs, now)
                 if states != (states := [job.state for job in plan]):
                     _write_index(out, known, plan, left)
-                bar.n = time.monotonic() - begun
-                bar.total = bar.n + left
+                bar.n, bar.total = now - begun, now - begun + left
                 bar.set_postfix_str(" ".join(job.copy.stem.partition("_")[0] for job in plan if job.state == "running"))
     finally:
         _write_index(out, _executed(out))
@@ -265,7 +265,7 @@ def _plan(jobs: Sequence[_Job]) -> list[_Job]:
     return sorted(jobs, key=lambda job: (job.alone, job is not jobs[0], -job.expected))
 
 
-def _seconds_left(plan: Sequence[_Job], jobs: int) -> float:
+def _seconds_left(plan: Sequence[_Job], jobs: int, now: float) -> float:
     """The seconds until all have ended, if each takes what is expected, times what those that ended took beyond it.
 
     One minute counts as having gone as expected, so that the first notebook alone does not decide.
@@ -274,7 +274,7 @@ def _seconds_left(plan: Sequence[_Job], jobs: int) -> float:
     pace = (60 + sum(took for took, _ in ended)) / (60 + sum(expected for _, expected in ended))
     places, alone = [0.0] * jobs, 0.0  # when each of the places for a notebook gets free
     for job in plan:
-        elapsed = 0 if job.started is None else time.monotonic() - job.started
+        elapsed = 0 if job.started is None else now - job.started
         rest = 0 if job.ended else max(0, pace * job.expected - elapsed)
         if job.alone:
             alone += rest
