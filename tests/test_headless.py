@@ -150,14 +150,15 @@ def test_notebooks_share_the_cores_and_one_alone_has_all(side_by_side):
 @pytest.mark.notebook
 def test_the_index_grows_and_reloads_itself_until_all_have_ended(side_by_side):
     folder, growing, _ = side_by_side
-    assert re.search(r"1 of 4 notebooks are ready\.</strong> All should be ready at about \d\d:\d\d\.", growing)
+    assert re.search(r"1 of 4 notebooks have run\.</strong> All should be here at about \d\d:\d\d\.", growing)
     assert re.findall(r'<li class="(\w+)">', growing) == ["waiting", "ended", "running", "waiting"]
     assert 'http-equiv="refresh"' in growing
     assert re.findall(r'href="(\w+)\.html"', growing) == ["1_short"]
     final = (folder / "out" / "index.html").read_text()
     assert re.findall(r'<li class="(\w+)">', final) == ["ended"] * 4
     assert "http-equiv" not in final
-    assert "All should be ready" not in final
+    assert "All should be here" not in final
+    assert "<p>Its <em>lead</em> in two lines.</p>" in final
     assert set(re.findall(r'href="(\w+)\.html"', final)) == {"0_alone", "1_short", "2_long", "3_alone"}
 
 

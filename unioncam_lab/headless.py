@@ -27,6 +27,7 @@ import papermill
 import psutil
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
 from nbformat.reader import NotJSONError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
@@ -230,9 +231,9 @@ def execute(
     return [known[path.stem] for path in notebooks]
 
 
-def keep_seconds(out: Path):
+def keep_seconds(out: str | Path):
     """Write into the metadata of our notebooks how many seconds their executed copies in a folder took."""
-    for name, executed in _executed(out).items():
+    for name, executed in _executed(Path(out)).items():
         path = NOTEBOOKS / f"{name}.ipynb"
         if path.exists() and not executed.error:
             notebook = nbformat.read(path, 4)
@@ -376,9 +377,13 @@ def _write_index(out: Path, known: Mapping[str, Executed], plan: Sequence[_Job] 
         }
         for name in sorted({*known, *unfinished})
     ]
-    end = datetime.now() + timedelta(seconds=left)
     template = Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
-    page = jinja2.Template(template, autoescape=True).render(entries=entries, unfinished=len(unfinished), end=end)
+    page = jinja2.Template(template, autoescape=True).render(
+        entries=entries,
+        unfinished=len(unfinished),
+        end=datetime.now() + timedelta(seconds=left),
+        markdown=markdown2html,
+    )
     temporary = out / "index.html.part"  # a browser that reloads the page never finds half of it
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(out / "index.html")
