@@ -309,10 +309,11 @@ def _run(plan: Sequence[_Job], jobs: int) -> Generator[list[_Job], None, None]:
                 for job in waiting.values():
                     job.interrupted = True
                 pool.shutdown(wait=False, cancel_futures=True)
-                while wait(waiting, timeout=0.1).not_done:
+                while not all(future.done() for future in waiting):
                     for process in set(psutil.Process().children(recursive=True)) - before:
                         with suppress(psutil.NoSuchProcess):
                             process.kill()
+                    time.sleep(0.1)
 
 
 def _run_notebook(job: _Job):
