@@ -163,7 +163,7 @@ def test_the_index_grows_and_reloads_itself_until_all_have_ended(side_by_side):
 
 
 @pytest.mark.notebook
-def test_given_threads_are_kept(executed, tmp_path, monkeypatch):
+def test_given_threads_are_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     monkeypatch.setattr(headless, "_usable_cores", lambda: 2)
     headless.execute([notebook(tmp_path, name, THREADS) for name in "ab"], tmp_path / "out", tmp_path, jobs=2)
@@ -171,18 +171,19 @@ def test_given_threads_are_kept(executed, tmp_path, monkeypatch):
 
 
 @pytest.mark.notebook
-def test_the_index_lists_what_earlier_runs_made(executed, tmp_path):
+def test_the_index_lists_what_earlier_runs_made(tmp_path):
     """What was stopped before its end is named; what was stopped while it was written is left out."""
-    folder, _ = executed
-    headless.execute([folder / "a.ipynb"], tmp_path, tmp_path / "figures")
-    stopped = nbformat.read(tmp_path / "a.ipynb", 4)
-    stopped.metadata.papermill.end_time = None
-    nbformat.write(stopped, tmp_path / "stopped.ipynb")
-    (tmp_path / "half.ipynb").write_text((tmp_path / "a.ipynb").read_text()[:500])
-    headless.execute([folder / "d.ipynb"], tmp_path, tmp_path / "figures")
-    index = (tmp_path / "index.html").read_text()
+    for name in "ab":
+        out = tmp_path / "out"
+        headless.execute([notebook(tmp_path, name, "1")], out, tmp_path)
+        if name == "a":
+            stopped = nbformat.read(out / "a.ipynb", 4)
+            stopped.metadata.papermill.end_time = None
+            nbformat.write(stopped, out / "stopped.ipynb")
+            (out / "half.ipynb").write_text((out / "a.ipynb").read_text()[:500])
+    index = (out / "index.html").read_text()
     assert 'href="a.html"' in index
-    assert 'href="d.html"' in index
+    assert 'href="b.html"' in index
     assert index.count("stopped before its end") == 1
     assert "half" not in index
 
