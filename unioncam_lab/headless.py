@@ -225,7 +225,8 @@ def execute(
                 if states != (states := [job.state for job in plan]):
                     _write_index(out, known, plan, left)
                 bar.n, bar.total = now - begun, now - begun + left
-                bar.set_postfix_str(" ".join(job.copy.stem.partition("_")[0] for job in plan if job.state == "running"))
+                running = [job.copy.stem.partition("_")[0] for job in plan if job.state == "running"]
+                bar.set_postfix_str(f"running {' '.join(running)}" if running else "")
     finally:
         _write_index(out, _executed(out))
     return [known[path.stem] for path in notebooks]
