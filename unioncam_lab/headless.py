@@ -30,6 +30,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from nbformat.reader import NotJSONError
 from papermill.exceptions import PapermillExecutionError
+from papermill.log import logger
 from tqdm import tqdm
 
 from unioncam_lab import FIGURES, ROOT, literal
@@ -213,8 +214,11 @@ def execute(
         with (
             tqdm(desc="notebooks", total=0, bar_format=form, disable=None) as bar,
             mock.patch.dict(os.environ, variables),
+            mock.patch.object(logger, "disabled", True),  # it would tell again which kernel died
             closing(_run(plan, jobs)) as steps,
         ):
+            if len(plan) > 1:
+                bar.write(f"The notebooks appear in {out / 'index.html'} as they run.")
             for ended in steps:
                 for job in ended:
                     _write_page(job.copy)
@@ -268,9 +272,10 @@ def _plan(jobs: Sequence[_Job]) -> list[_Job]:
 
 
 def _seconds_left(plan: Sequence[_Job], jobs: int, now: float) -> float:
-    """The seconds until all have ended, if each takes what is expected, times what those that ended took beyond it.
+    """The seconds until all have ended.
 
-    One minute counts as having gone as expected, so that the first notebook alone does not decide.
+    If those that ended took twice the time that was expected, the others are expected to do so too. One minute counts
+    as having gone as expected, so that a short first notebook does not decide.
     """
     ended = [(job.ended.seconds, job.expected) for job in plan if job.ended]
     pace = (60 + sum(took for took, _ in ended)) / (60 + sum(expected for _, expected in ended))
