@@ -77,6 +77,12 @@ def test_some_outputs_are_compared_when_the_notebook_is_run_again(path):
     assert all(output.output_type == "stream" for cell in compared for output in cell.outputs)
 
 
+def test_it_says_how_long_it_takes_and_one_that_measures_seconds_runs_alone(path):
+    ours = nbformat.read(path, 4).metadata.unioncam
+    assert 5 < ours.seconds < 600
+    assert ours.get("alone", False) == any("bench." in cell.source for cell in code_cells(path))
+
+
 def test_no_helper_is_defined_in_two_notebooks():
     defined = Counter(
         node.name
