@@ -81,17 +81,64 @@ notebooks: .venv/ready ## run the committed notebooks again and store their outp
 clean: ## remove what the other targets made
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-# uv, whose own version and hashes are in the lock too, is several times faster than pip. pip alone knows the settings of pip
-# for a proxy or a mirror, so it takes over where uv fails. setuptools, which builds the editable package, is in the lock.
-INSTALL = install --quiet --require-hashes --requirement
+# PyTorch's build. TORCH=cpu is from PyTorch's own index, in the version of the lock; TORCH=cuda is PyPI's, in the lock. Where
+# TORCH is not given, .venv keeps the build that it has, and a new one gets cpu if there is no NVIDIA driver and the index
+# answers in time. Where TORCH asks for another build than .venv has, .venv is made anew. This is for Linux: on other systems
+# PyPI's build is without CUDA.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+ifeq ($(shell uname),Linux)
+BUILD := $(shell cat .venv/torch 2>/dev/null)
+TORCH ?= $(BUILD)
+ifneq ($(TORCH),$(BUILD))
+.PHONY: .venv/ready
+ANEW := --clear
+endif
+else
+override TORCH := pypi
+endif
+
+# `timeout` ends the look-up of the index's name too.
+define choose_torch
+	build=$(TORCH); why="TORCH is $(TORCH)"; \
+	if test -n "$$build"; then :; \
+	elif test -e /proc/driver/nvidia/version || command -v nvidia-smi > /dev/null; then \
+		build=cuda; why="an NVIDIA driver was found"; \
+	elif timeout 4 $(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU_INDEX)/torch/")' 2> /dev/null; then \
+		build=cpu; why="no NVIDIA driver was found"; \
+	else \
+		build=cuda; why="$(TORCH_CPU_INDEX) does not answer"; \
+	fi; \
+	case $$build in \
+		cpu) echo "Setting up .venv, once: about 1 minute and 2.4 GB, without CUDA, because $$why (TORCH=cuda: 2 minutes, 7 GB).";; \
+		cuda) echo "Setting up .venv, once: about 2 minutes and 7 GB, with CUDA, because $$why (TORCH=cpu: 1 minute, 2.4 GB).";; \
+		pypi) echo "Setting up .venv, once: about 1 minute and 2 GB.";; \
+	esac; \
+	echo $$build > .venv/torch
+endef
+
+# uv is several times faster than pip. pip alone knows the settings of pip for a proxy or a mirror, so it takes over where uv
+# fails. uv is the one on PATH or that of the lock, where setuptools, which builds the editable package, is too.
+define install
+	{ PATH="$$PATH:$(BIN)" uv pip install --quiet --python $(BIN)/python --no-deps $(1) || { \
+		echo "uv could not install the packages, so pip does: about 5 minutes."; \
+		$(BIN)/python -m pip install --quiet --no-deps $(1); \
+	}; }
+endef
+CPU_BUILDS = $(shell sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2+cpu/p' requirements.lock)
+NOT_FOR_CPU = (torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)==
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}: name another, as in make demo PYTHON=python3.12")'
-	@echo "Setting up .venv: about 1 minute and 7 GB on Linux, once."
-	@$(PYTHON) -m venv .venv
+	@case "$(TORCH)" in cpu|cuda|pypi|'') ;; *) echo "TORCH is $(TORCH), but can only be cpu or cuda."; exit 1;; esac
+	@$(PYTHON) -m venv $(ANEW) .venv
+	@$(choose_torch)
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
-	@{ $(BIN)/python -m pip $(INSTALL) .venv/uv.txt && $(BIN)/uv pip $(INSTALL) requirements.lock --python $(BIN)/python; } || { \
-		echo "uv could not install the packages, so pip does: about 5 minutes."; \
-		$(BIN)/python -m pip $(INSTALL) requirements.lock; \
+	@uv --version > /dev/null 2>&1 || $(BIN)/python -m pip install --quiet --require-hashes --requirement .venv/uv.txt || true
+	@! grep -q cpu .venv/torch || $(call install,--index-url $(TORCH_CPU_INDEX) $(CPU_BUILDS)) || { \
+		echo "PyTorch without CUDA could not be installed; $(if $(TORCH),TORCH=cuda installs the one with CUDA.,the one with CUDA is instead: about 7 GB.)"; \
+		echo cuda > .venv/torch; \
+		test -z "$(TORCH)"; \
 	}
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@if grep -q cpu .venv/torch; then sed -E '/^$(NOT_FOR_CPU)/,/[^\\]$$/d' requirements.lock; else cat requirements.lock; fi > .venv/packages.txt
+	@$(call install,--require-hashes --requirement .venv/packages.txt)
+	@$(call install,--no-build-isolation --editable .)
 	@touch $@
