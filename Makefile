@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY = passive
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: .venv/ready ## run the notebooks on the built-in network and photos (one: make demo NB=02)
+demo: .venv/ready ## run the notebooks on the built-in network and photos (one: make demo NB=02; without CUDA: TORCH=cpu)
 	@$(BIN)/python -m unioncam_lab notebooks $(NB)
 
 quick: .venv/ready ## run the checks that take seconds, after each change
@@ -81,10 +81,9 @@ notebooks: .venv/ready ## run the committed notebooks again and store their outp
 clean: ## remove what the other targets made
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-# PyTorch's build. TORCH=cpu is from PyTorch's own index, in the version of the lock; TORCH=cuda is PyPI's, in the lock. Where
-# TORCH is not given, .venv keeps the build that it has, and a new one gets cpu if there is no NVIDIA driver and the index
-# answers in time. Where TORCH asks for another build than .venv has, .venv is made anew. This is for Linux: on other systems
-# PyPI's build is without CUDA.
+# On Linux PyPI's PyTorch, which is in the lock, brings CUDA. TORCH=cuda takes it, and TORCH=cpu takes the same version from
+# PyTorch's own index. Without TORCH, .venv keeps what it has, and a new one gets cpu if no NVIDIA driver is found and the index
+# answers within seconds. Where TORCH differs from what .venv has, .venv is made anew.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 ifeq ($(shell uname),Linux)
 BUILD := $(shell cat .venv/torch 2>/dev/null)
@@ -93,13 +92,15 @@ ifneq ($(TORCH),$(BUILD))
 .PHONY: .venv/ready
 ANEW := --clear
 endif
-else
+else  # PyPI's PyTorch for other systems is without CUDA
 override TORCH := pypi
 endif
 
+LIGHT = about 1 minute, 0.8 GB to download, 2.3 GB on disk
+WHOLE = about 2 minutes, 3.6 GB to download, 7 GB on disk
 # `timeout` ends the look-up of the index's name too.
 define choose_torch
-	build=$(TORCH); why="TORCH is $(TORCH)"; \
+	build=$(TORCH); why="$(if $(ANEW),TORCH is $(TORCH),it was so before)"; \
 	if test -n "$$build"; then :; \
 	elif test -e /proc/driver/nvidia/version || command -v nvidia-smi > /dev/null; then \
 		build=cuda; why="an NVIDIA driver was found"; \
@@ -109,15 +110,15 @@ define choose_torch
 		build=cuda; why="$(TORCH_CPU_INDEX) does not answer"; \
 	fi; \
 	case $$build in \
-		cpu) echo "Setting up .venv, once: about 1 minute and 2.4 GB, without CUDA, because $$why (TORCH=cuda: 2 minutes, 7 GB).";; \
-		cuda) echo "Setting up .venv, once: about 2 minutes and 7 GB, with CUDA, because $$why (TORCH=cpu: 1 minute, 2.4 GB).";; \
-		pypi) echo "Setting up .venv, once: about 1 minute and 2 GB.";; \
+		cpu) echo "Setting up .venv once, without CUDA, because $$why: $(LIGHT). TORCH=cuda: $(WHOLE).";; \
+		cuda) echo "Setting up .venv once, with CUDA, because $$why: $(WHOLE). TORCH=cpu: $(LIGHT).";; \
+		pypi) echo "Setting up .venv once: about 1 minute and 2 GB.";; \
 	esac; \
 	echo $$build > .venv/torch
 endef
 
-# uv is several times faster than pip. pip alone knows the settings of pip for a proxy or a mirror, so it takes over where uv
-# fails. uv is the one on PATH or that of the lock, where setuptools, which builds the editable package, is too.
+# $(call install,OPTIONS) installs with uv, from PATH or else the one of the lock, which is several times faster than pip. pip
+# alone knows the settings of pip for a proxy or a mirror, so it takes over where uv fails. --no-deps: the lock has everything.
 define install
 	{ PATH="$$PATH:$(BIN)" uv pip install --quiet --python $(BIN)/python --no-deps $(1) || { \
 		echo "uv could not install the packages, so pip does: about 5 minutes."; \
@@ -134,9 +135,8 @@ NOT_FOR_CPU = (torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)==
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
 	@uv --version > /dev/null 2>&1 || $(BIN)/python -m pip install --quiet --require-hashes --requirement .venv/uv.txt || true
 	@! grep -q cpu .venv/torch || $(call install,--index-url $(TORCH_CPU_INDEX) $(CPU_BUILDS)) || { \
-		echo "PyTorch without CUDA could not be installed; $(if $(TORCH),TORCH=cuda installs the one with CUDA.,the one with CUDA is instead: about 7 GB.)"; \
-		echo cuda > .venv/torch; \
-		test -z "$(TORCH)"; \
+		echo "PyTorch without CUDA could not be installed: $(if $(TORCH),TORCH=cuda installs it with CUDA.,it comes with CUDA instead.)"; \
+		test -z "$(TORCH)" && echo cuda > .venv/torch; \
 	}
 	@if grep -q cpu .venv/torch; then sed -E '/^$(NOT_FOR_CPU)/,/[^\\]$$/d' requirements.lock; else cat requirements.lock; fi > .venv/packages.txt
 	@$(call install,--require-hashes --requirement .venv/packages.txt)

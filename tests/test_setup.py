@@ -19,13 +19,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DRIVER = Path("/proc/driver/nvidia/version")
 TOOLS = ("sh", "cat", "echo", "grep", "sed", "test", "timeout", "touch", "uname")
 CPU = {"torch": "2.0+cpu", "torchvision": "0.2+cpu", "plain": "1.0", "unioncam": "0"}
 CUDA = {"torch": "2.0", "torchvision": "0.2", "plain": "1.0", "unioncam": "0"}
 CUDA |= {"nvidia-cudnn-cu13": "9.0", "triton": "3.0", "cuda-bindings": "3.0"}
 UNREACHABLE = "http://127.0.0.1:9/cpu"
 
+without_driver = pytest.mark.skipif(
+    Path("/proc/driver/nvidia/version").exists(), reason="this machine has an NVIDIA driver"
+)
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PyPI has PyTorch with CUDA for Linux alone")
 
 
@@ -134,7 +136,8 @@ def installed(project):
     return {each.name: each.version for each in distributions(path=[str(folder)])}
 
 
-@pytest.mark.skipif(DRIVER.exists(), reason="this machine has an NVIDIA driver")
+@pytest.mark.slow
+@without_driver
 def test_without_a_driver_torch_comes_without_cuda(project, index):
     status, printed, _ = set_up(project, index)
     assert (status, installed(project)) == (0, CPU), printed
@@ -144,19 +147,22 @@ def test_without_a_driver_torch_comes_without_cuda(project, index):
     (project / "pyproject.toml").touch()
     status, printed, _ = set_up(project, index, cpu_index=UNREACHABLE)
     assert (status, installed(project)) == (0, CPU), printed
+    assert "without CUDA, because it was so before" in printed
     assert set_up(project, index, cpu_index=UNREACHABLE)[1] == "make: '.venv/ready' is up to date.\n"
     status, printed, _ = set_up(project, index, "TORCH=cuda")
     assert (status, installed(project)) == (0, CUDA), printed
     assert "with CUDA, because TORCH is cuda" in printed
 
 
+@pytest.mark.slow
 def test_with_a_driver_everything_comes_from_the_lock(project, index):
     status, printed, _ = set_up(project, index, programs=("uv", "nvidia-smi"))
     assert (status, installed(project)) == (0, CUDA), printed
     assert re.fullmatch(r"Setting up \.venv.* with CUDA, because an NVIDIA driver was found.*\n", printed)
 
 
-@pytest.mark.skipif(DRIVER.exists(), reason="this machine has an NVIDIA driver")
+@pytest.mark.slow
+@without_driver
 def test_an_index_that_does_not_answer_costs_seconds(project, index):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -166,24 +172,29 @@ def test_an_index_that_does_not_answer_costs_seconds(project, index):
     assert 4 < seconds < 15
 
 
-@pytest.mark.skipif(DRIVER.exists(), reason="this machine has an NVIDIA driver")
+@pytest.mark.slow
+@without_driver
 def test_a_build_that_is_missing_from_the_index_is_replaced_unless_it_was_asked_for(project, index):
     shutil.rmtree(project.parent / "index/cpu/torchvision")
     status, printed, _ = set_up(project, index, "TORCH=cpu")
     assert status == 2
-    assert "could not be installed; TORCH=cuda installs the one with CUDA." in printed
+    assert "could not be installed: TORCH=cuda installs it with CUDA." in printed
+    assert set_up(project, index)[0] == 2  # what was asked for holds until something else is
+
     shutil.rmtree(project / ".venv")
     status, printed, _ = set_up(project, index)
     assert (status, installed(project)) == (0, CUDA), printed
-    assert "could not be installed; the one with CUDA is instead: about 7 GB." in printed
+    assert "could not be installed: it comes with CUDA instead." in printed
 
 
+@pytest.mark.slow
 def test_pip_installs_where_uv_is_missing(project, index):
     status, printed, _ = set_up(project, index, "TORCH=cpu", programs=())
     assert (status, installed(project)) == (0, CPU), printed
     assert "pip does" in printed
 
 
+@pytest.mark.slow
 def test_a_package_with_another_hash_is_refused(project, index):
     with zipfile.ZipFile(project.parent / "index/pypi/plain/plain-1.0-py3-none-any.whl", "a") as file:
         file.writestr("plain.py", "")
