@@ -409,7 +409,7 @@ def test_threads_are_what_was_asked_for(small, photos):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["openvino", "eager"])
+@pytest.mark.parametrize("backend", ["openvino", "ncnn", "eager"])
 def test_the_model_is_left_as_it_was(small, photos, backend):
     small.train()
     small.norm.eval()
@@ -546,6 +546,183 @@ def test_a_slower_backend_is_not_chosen_but_may_be_asked_for(small, photos, line
     assert accelerate(small, "openvino", chunk=5).gradient_free.backend_for(photos).name == "openvino"
 
 
+def columns(channels):
+    """A network for images of any number of channels, nearly all of whose multiplications are in 3×3 convolutions."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(channels, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)).eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(1, 13, 11), (2, 9, 9), (3, 32, 32)])
+def test_ncnn_takes_images_of_any_shape_and_any_number_of_them(shape, lines, capfd):
+    model, images = columns(shape[0]), torch.rand(11, *shape, generator=torch.Generator().manual_seed(1))
+    maps = UnionCAM(model, ["3"])(images[:2])
+    fast = accelerate(model, "ncnn", chunk=4, progress=False).gradient_free
+    with torch.no_grad():
+        torch.testing.assert_close(fast(images), model(images), atol=1e-5, rtol=1e-5)
+    assert (fast.backend_for(images).name, fast.backend_for(images).chunk) == ("ncnn", 4)
+    np.testing.assert_allclose(UnionCAM(model, ["3"])(images[:2]), maps, atol=1e-3)
+    assert lines() == []
+    assert capfd.readouterr() == ("", "")
+
+
+class Digamma(SmallCNN):
+    def forward(self, images):
+        return super().forward(images).digamma()
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "reason"),
+    [
+        (SmallCNN, "bf16", r"it takes float32 images on a CPU in fp32, not torch\.float32 on cpu in bf16"),
+        (
+            lambda: SmallCNN().double(),
+            "fp32",
+            r"it takes float32 images on a CPU in fp32, not torch\.float64 on cpu .*",
+        ),
+        (Digamma, "fp32", "ncnn has no layer aten::digamma"),
+    ],
+)
+def test_what_ncnn_cannot_compute_gets_one_sentence(model, precision, reason, photos, lines, capfd):
+    model = model()
+    images = photos.to(model.fc.weight)
+    assert accelerate(model, "ncnn", precision, chunk=4).gradient_free.backend_for(images).name == "eager"
+    (line,) = lines()
+    assert re.fullmatch(rf"The backend ncnn is not used: {reason}\. Going on with eager\.", line)
+    assert capfd.readouterr() == ("", ""), "nor do pnnx and ncnn print anything"
+
+
+def test_a_kept_conversion_for_ncnn_computes_the_same(photos, monkeypatch, tmp_path):
+    monkeypatch.setenv("UNIONCAM_CACHE", str(tmp_path))
+    first, again = (accelerate(columns(3), "ncnn", chunk=2, progress=False).gradient_free for _ in range(2))
+    logits = first(photos)
+    monkeypatch.setattr(backends, "_convert", lambda *_: pytest.fail("converted again"))
+    torch.testing.assert_close(again(photos), logits, atol=0, rtol=0)
+    assert again.backend_for(photos).name == "ncnn"
+
+
+@pytest.mark.parametrize("missing", ["ncnn", "pnnx"])
+def test_ncnn_is_an_extra(small, photos, lines, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert accelerate(small, "ncnn", chunk=4).gradient_free.backend_for(photos).name == "eager"
+    assert "it needs the packages ncnn and pnnx: pip install -e '.[ncnn]'. Going on with eager." in lines()[0]
+
+
+def test_the_share_of_winograds_convolutions():
+    """By hand: a pass of 3×3, 1×1, strided 3×3 and grouped 3×3 convolutions and a linear layer over 6 × 6 positions."""
+    layers = [nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, stride=2, padding=1)]
+    model = nn.Sequential(*layers, nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.Flatten(), nn.Linear(36, 5))
+    plain, others = 36 * 4 * 2 * 9, [36 * 4 * 4, 9 * 4 * 4 * 9, 9 * 4 * 9, 36 * 5]
+    assert engine.winograd_share(model, torch.rand(1, 2, 6, 6)) == plain / (plain + sum(others))
+    assert not any(layer._forward_hooks for layer in model.modules())
+    assert engine.winograd_share(nn.ReLU(), torch.rand(1, 2, 6, 6)) == 0
+
+
+class Sleepy(SmallCNN):
+    """A network that is slow, most of whose multiplications are in 3×3 convolutions with stride 1."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.conv2.stride = (1, 1)
+
+    def forward(self, images):
+        time.sleep(0.04)
+        return super().forward(images)
+
+
+def in_seconds(seconds, built):
+    """A builder that notes its name and precision in `built`; its network computes Sleepy's logits in these seconds."""
+
+    def builder(model, noise, precision, sizes, threads, key):
+        built.append(precision)
+        pause = seconds[precision] if isinstance(seconds, dict) else seconds
+        return (lambda images: (time.sleep(pause), SmallCNN.forward(model.model, images))[1]), sizes
+
+    return builder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("openvino", "ncnn", "chosen"), [(0.02, 0.005, "ncnn"), (0.005, 0.02, "openvino"), (0.08, 0.005, "ncnn")]
+)
+def test_auto_takes_the_fastest(photos, lines, monkeypatch, openvino, ncnn, chosen):
+    monkeypatch.setattr(engine, "TRY_NCNN", 1e9)
+    monkeypatch.setattr(backends, "bf16_is_native", lambda: False)
+    monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds(openvino, []))
+    monkeypatch.setitem(engine.BACKENDS, "ncnn", in_seconds(ncnn, []))
+    assert accelerate(Sleepy(), chunk=2, threads=1).gradient_free.backend_for(photos).name == chosen
+    slower = [line for line in lines() if line.startswith("The backend openvino is not used: it is slower")]
+    assert lines() == slower
+    assert len(slower) == (openvino > 0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "precision", "limit", "missing", "tried"),
+    [
+        (Sleepy, "fp32", 1e9, None, True),
+        (Sleepy, "fp32", 0, None, False),
+        (Sleepy, "fp32", 1e9, "pnnx", False),
+        (Sleepy, "bf16", 1e9, None, False),
+        (lambda: SmallCNN().train(False), "fp32", 1e9, None, False),
+    ],
+    ids=["slow", "fast", "not installed", "bf16", "other convolutions"],
+)
+def test_auto_tries_ncnn_only_where_it_can_pay_off(photos, lines, monkeypatch, model, precision, limit, missing, tried):
+    built = []
+    monkeypatch.setattr(engine, "TRY_NCNN", limit)
+    monkeypatch.setattr(backends, "bf16_is_native", lambda: False)
+    monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds(0, []))
+    monkeypatch.setitem(engine.BACKENDS, "ncnn", in_seconds(0, built))
+    if missing:
+        monkeypatch.setitem(sys.modules, missing, None)
+    accelerate(model(), precision=precision, chunk=2, threads=1).gradient_free.backend_for(photos)
+    assert bool(built) == tried
+
+
+@pytest.mark.slow
+def test_auto_says_why_ncnn_cannot_be_used(photos, lines, monkeypatch):
+    monkeypatch.setattr(engine, "TRY_NCNN", 1e9)
+    monkeypatch.setattr(backends, "bf16_is_native", lambda: False)
+    monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds(0, []))
+    monkeypatch.setitem(engine.BACKENDS, "ncnn", broken)
+    assert accelerate(Sleepy(), chunk=2, threads=1).gradient_free.backend_for(photos).name == "openvino"
+    assert lines() == ["The backend ncnn is not used: no such instruction. Going on with openvino."]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("native", "seconds", "precision", "limit", "said"),
+    [
+        (True, 0.002, "fp32", 1e9, True),
+        (True, 0.002, "fp32", 0, False),
+        (True, 0.02, "fp32", 1e9, False),
+        (True, 0.002, "bf16", 1e9, False),
+        (False, 0.002, "fp32", 1e9, False),
+    ],
+    ids=["native", "fast in fp32", "no faster", "in bf16 already", "not native"],
+)
+def test_what_bf16_would_gain_is_said_once(photos, lines, monkeypatch, native, seconds, precision, limit, said):
+    built = []
+    monkeypatch.setattr(Engine, "_told_of_bf16", False)
+    monkeypatch.setattr(engine, "TRY_NCNN", 0)
+    monkeypatch.setattr(engine, "TRY_BF16", limit)
+    monkeypatch.setattr(backends, "bf16_is_native", lambda: native)
+    monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds({"fp32": 0.02, "bf16": seconds}, built))
+    for _ in range(2):
+        assert (
+            accelerate(Sleepy(), precision=precision, chunk=2, threads=1).gradient_free.backend_for(photos).name
+            == "openvino"
+        )
+    assert len(lines()) == said
+    if said:
+        shown = r"In bf16 this processor computes (\S+) images per second, not (\S+), and the logits are off by .*: "
+        numbers = re.fullmatch(shown + r"accelerate\(model, precision=\"bf16\"\) asks for it\.", lines()[0])
+        assert 3 < float(numbers[1]) / float(numbers[2]) < 10
+        assert built == ["fp32", "bf16", "fp32"]
+
+
 SILENT = """
 import multiprocessing, sys, urllib.request
 multiprocessing.Process.start = urllib.request.urlopen = lambda *_: sys.exit("OpenVINO wants to report something.")
@@ -569,7 +746,7 @@ def test_nothing_is_reported_over_the_network(tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"backend": "tensorrt"}, "backend is 'tensorrt'; it can be 'auto' or 'openvino' or 'compile' or 'eager'"),
+        ({"backend": "tensorrt"}, "it can be 'auto' or 'openvino' or 'ncnn' or 'compile' or 'eager'"),
         ({"precision": "int8"}, "precision is 'int8'; it can be 'fp32' or 'tf32' or 'bf16' or 'fp16'"),
         ({"precision": "tf32"}, "precision 'tf32' is a mode of NVIDIA GPUs; the model is on cpu"),
         ({"chunk": 0}, "chunk is 0; it is a number of images, 1 or more"),

@@ -136,7 +136,12 @@ def code(path):
 
 def sources():
     """Return each file of code with the extras whose packages it may import."""
-    extras = {"bench.py": ["bench"], "headless.py": ["notebooks"], "train_shapes.py": ["notebooks"]}
+    extras = {
+        "backends.py": ["lab", "ncnn"],
+        "bench.py": ["bench"],
+        "headless.py": ["notebooks"],
+        "train_shapes.py": ["notebooks"],
+    }
     return {
         **{path: [] for path in ROOT.glob("*.py")},
         **{path: extras.get(path.name, ["lab"]) for path in (ROOT / "unioncam_lab").rglob("*.py")},

@@ -171,7 +171,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--classifier", default="efficientnet_lite0", help="as in load_classifier")
     bench.add_argument("--random", action="store_true", help="without its trained weights, and so without a download")
     bench.add_argument("--device", choices=["cpu", "cuda"], help="the GPU if there is one")
-    bench.add_argument("--backend", nargs="+", default=["auto"], help="auto, openvino, compile, eager")
+    bench.add_argument("--backend", nargs="+", default=["auto"], help="auto, openvino, ncnn, compile, eager")
     bench.add_argument("--precision", nargs="+", default=["fp32"], help="fp32, tf32, bf16, fp16")
     bench.add_argument("--photo", default="chelsea", help="one of the demo photos")
     bench.add_argument("--size", type=int, default=224, help="side of the image in pixels")

@@ -4,7 +4,7 @@ accelerate(model) gives a classifier the attribute `gradient_free`, an Engine: i
 for every pass that needs no gradient. The model, its layers and its gradients do not change.
 
     Engine          images -> logits in chunks (batches); it measures the best chunk, and halves it if memory runs out
-    backends.py     the backends that compute a chunk: OpenVINO, torch.compile, or PyTorch in eager mode
+    backends.py     the backends that compute a chunk: OpenVINO, ncnn, torch.compile, or PyTorch in eager mode
     accelerate      adds an Engine to a model; load_classifier has already called it
 """
 
@@ -35,13 +35,15 @@ from unioncam_lab.provenance import installed_version, machine
 
 log = logging.getLogger(__name__)  # each warning is one line on stderr
 
-BackendName = Literal["auto", "openvino", "compile", "eager"]
+BackendName = Literal["auto", "openvino", "ncnn", "compile", "eager"]
 # Largest allowed difference of a backend's logits from the model's in fp32, relative to the largest logit (at least 1).
 TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 1e-1, "fp16": 1e-1}
 # An image's logits may differ this many times as much as those of the images that the backend was built with.
 STALE, LEAST = 10, 1e-4
 # Batch sizes to try, in this order, until they become slower. Large ones do not fit into the cache of a CPU.
 CPU_CHUNKS, GPU_CHUNKS = (2, 4, 8, 16), (8, 16, 32, 64, 128, 256, 512)
+# Below these rates, in images per second, `auto` takes the time to also try ncnn, and to measure bf16 once.
+TRY_NCNN, TRY_BF16 = 20, 100
 WORTH_KEEPING = 0.25  # seconds that the masked passes of an image take, from which on the cache keeps their logits
 
 
@@ -81,6 +83,8 @@ class Engine(Network):
         model, backend, precision, chunk, progress, threads: as in `accelerate`.
     """
 
+    _told_of_bf16 = False
+
     def __init__(
         self,
         model: nn.Module,
@@ -115,7 +119,7 @@ class Engine(Network):
     def stream(self, make: Callable[[int, int], Tensor], count: int) -> Tensor:
         """Return the logits (count, C) of `count` images. make(first, last) makes a chunk of them when it is needed.
 
-        With OpenVINO, as many chunks as there are threads are made and computed at once, each by one thread.
+        With OpenVINO and ncnn, as many chunks as there are threads are made and computed at once, each by one thread.
         A progress bar is shown if more than 2 seconds are expected. If the memory of a GPU runs out, the chunk is
         halved, and remains so for later calls.
         """
@@ -124,7 +128,7 @@ class Engine(Network):
         with ExitStack() as stack:
             stack.enter_context(evaluation(self.model))
             backend = self.backend_for(make(0, 1))
-            if backend.name == "openvino":
+            if backend.name in CONCURRENT:
                 stack.enter_context(_single_thread())
             hide = progress_disabled() if self.progress and count > 2 * backend.rate else True
             bar = stack.enter_context(tqdm(total=count, unit="image", leave=False, disable=hide))
@@ -255,16 +259,48 @@ class Engine(Network):
         Raises:
             ValueError: the model's logits for an image change from call to call, or with the other images of a batch.
         """
-        on_cpu, reference = images.device.type == "cpu", self._reference(images)
-        best = "openvino" if on_cpu and images.dtype == torch.float32 else "eager"
+        plain, reference = images.device.type == "cpu" and images.dtype == torch.float32, self._reference(images)
+        best = "openvino" if plain else "eager"
         requested = best if self.backend == "auto" else self.backend
-        if requested != "eager":
-            try:
-                return self._checked(requested, reference)
-            except Exception as error:
-                reason = str(error).strip().partition("\n")[0] or type(error).__name__
-                log.warning("The backend %s is not used: %s. Going on with eager.", requested, reason)
-        return self._checked("eager", reference)
+        backend = self._tried(requested, reference, "eager") if requested != "eager" else None
+        backend = backend or self._checked("eager", reference)
+        if self.backend == "auto" and self.precision == "fp32" and plain:
+            if (
+                backend.rate < TRY_NCNN
+                and backends.ncnn_is_installed()
+                and winograd_share(self.model, images[:1]) > 0.5
+            ):
+                ncnn = self._tried("ncnn", reference, backend.name) or backend
+                backend = max(backend, ncnn, key=lambda each: each.rate)
+            if backend.rate < TRY_BF16 and not Engine._told_of_bf16 and backends.bf16_is_native():
+                self._tell_of_bf16(reference, backend)
+        return backend
+
+    def _tried(self, name: str, reference: tuple[Function, Tensor, Tensor], otherwise: str) -> Backend | None:
+        """Return the backend if it passes all checks of `_checked`. If not, warn in one line, and return None."""
+        try:
+            return self._checked(name, reference)
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            log.warning("The backend %s is not used: %s. Going on with %s.", name, reason, otherwise)
+            return None
+
+    def _tell_of_bf16(self, reference: tuple[Function, Tensor, Tensor], backend: Backend):
+        """Measure OpenVINO in bf16. If it is much faster than the given backend, say so, once in each process."""
+        half = Engine(self.model, "openvino", "bf16", self.chunk, self.progress, self.threads)
+        try:
+            faster = half._checked("openvino", reference)
+        except Exception:  # the user has not asked for it
+            return
+        if faster.rate > 1.2 * backend.rate:
+            Engine._told_of_bf16 = True
+            log.warning(
+                "In bf16 this processor computes %.3g images per second, not %.3g, and the logits are off by %.1g: "
+                'accelerate(model, precision="bf16") asks for it.',
+                faster.rate,
+                backend.rate,
+                faster.difference,
+            )
 
     def _reference(self, images: Tensor) -> tuple[Function, Tensor, Tensor]:
         """Return the model in eager mode and fp32; three images of this size, the second black; and their logits.
@@ -306,7 +342,7 @@ class Engine(Network):
             chunk, rate = json.loads(kept)
         else:
             chunk, rate = _fastest_chunk(network, noise, supported, calls)
-            if name != "eager" and self.backend == "auto" and rate < (other := images_per_second(eager, noise)):
+            if name == "openvino" and self.backend == "auto" and rate < (other := images_per_second(eager, noise)):
                 raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {other:.0f}")
             cache.save(measured, json.dumps([chunk, rate]).encode())
         return Backend(name, network, chunk, rate, threads, difference, calls, cache.key(key, chunk))
@@ -359,7 +395,7 @@ def _surroundings() -> tuple:
     code.append(Path(__file__).read_bytes())
     return (
         machine(),
-        [installed_version(name) for name in ("torch", "openvino")],
+        [installed_version(name) for name in ("torch", "openvino", "ncnn", "pnnx")],
         hashlib.sha256(b"\n".join(code)).hexdigest(),
     )
 
@@ -367,6 +403,25 @@ def _surroundings() -> tuple:
 def _content(model: nn.Module) -> list:
     """Return the model's structure, as PyTorch prints it, and its weights and buffers with their names."""
     return [repr(model), *chain.from_iterable(chain(model.named_parameters(), model.named_buffers()))]
+
+
+def winograd_share(model: nn.Module, image: Tensor) -> float:
+    """Return the share of 3×3 convolutions with stride 1, which are Winograd's, in the multiplications of a pass.
+
+    Only convolutions and linear layers are counted. The image is (1, channels, H, W).
+    """
+    counts = {True: 0, False: 0}
+
+    def count(layer: nn.Conv2d | nn.Linear, _inputs: tuple, output: Tensor):
+        plain = isinstance(layer, nn.Conv2d) and layer.stride == layer.dilation == (1, 1) and layer.groups == 1
+        counts[plain and layer.kernel_size == (3, 3)] += output.numel() * layer.weight[0].numel()
+
+    with ExitStack() as stack:
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                stack.callback(layer.register_forward_hook(count).remove)
+        model(image)
+    return counts[True] / max(1, sum(counts.values()))
 
 
 class Logits(nn.Module):
@@ -501,8 +556,10 @@ def accelerate(
 
     Args:
         model: classifier, images (N, channels, H, W) -> logits (N, C).
-        backend: `auto`: OpenVINO for float32 on a CPU, otherwise eager. `openvino`. `compile`: it takes half a minute
-            to build and needs a C++ compiler on a CPU. `eager`.
+        backend: `auto`: for float32 on a CPU the fastest of OpenVINO, eager and, for a slow network of 3×3
+            convolutions, ncnn if it is installed; otherwise eager. `openvino`. `ncnn`, for fp32 on a CPU: it needs the
+            extra `ncnn`, and up to half a minute to build. `compile`: it takes half a minute to build and needs a C++
+            compiler on a CPU. `eager`.
         precision: of the passes without gradient: `fp32`, `tf32` (on an NVIDIA GPU), `bf16` or `fp16`. If the backend
             would compute in another precision, eager is used. Eager is slow on a processor without instructions for it.
         chunk: batch size; measured if None.

@@ -1,4 +1,4 @@
-"""The backends, which compute a batch of images: OpenVINO, torch.compile, or PyTorch in eager mode.
+"""The backends, which compute a batch of images: OpenVINO, ncnn, torch.compile, or PyTorch in eager mode.
 
 A builder takes (model, example images, precision, batch sizes to try, threads, key). It returns a function, images
 (n, channels, H, W) -> logits (n, C) in float32, and the batch sizes that the function supports. It raises an error if
@@ -6,15 +6,21 @@ it cannot support the model, the precision or the number of threads. The key nam
 long to build can be kept under it in the cache.
 """
 
+import importlib.util
 import io
+import os
+import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -140,6 +146,93 @@ def _openvino_model(
     return graph
 
 
+def _ncnn(
+    model: nn.Module, noise: Tensor, precision: Precision, sizes: Sequence[int], _threads: int, key: str
+) -> Built:
+    """Build with ncnn on a CPU. Its 3×3 convolutions are Winograd's, with a third of the multiplications or fewer.
+
+    Each call is computed on one core, image by image, because ncnn knows no batches.
+    """
+    if noise.device.type != "cpu" or noise.dtype != torch.float32 or precision != "fp32":
+        raise ValueError(
+            f"it takes float32 images on a CPU in fp32, not {noise.dtype} on {noise.device} in {precision}"
+        )
+    if not ncnn_is_installed():
+        raise ValueError("it needs the packages ncnn and pnnx: pip install -e '.[ncnn]'")
+    from ncnn.ncnn import Mat  # ty: ignore[import-not-found]
+
+    net = _ncnn_net(model, noise[:1], key)
+
+    def logits(image: np.ndarray) -> Tensor:
+        with net.create_extractor() as extractor:
+            extractor.input("in0", Mat(image))
+            failed, output = extractor.extract("out0")
+            if failed:
+                raise RuntimeError("it could not compute an image, perhaps for lack of memory")
+            return torch.from_numpy(np.array(output)).flatten()
+
+    return lambda images: torch.stack([logits(image) for image in images.contiguous().numpy()]), sizes
+
+
+def ncnn_is_installed() -> bool:
+    """Return whether ncnn, and pnnx, which converts networks for it, can be imported."""
+    return all(importlib.util.find_spec(name) for name in ("ncnn", "pnnx"))
+
+
+def _ncnn_net(module: nn.Module, example: Tensor, key: str) -> Any:
+    """Return the ncnn.Net that computes a module in fp32 for images of the example's size (1, channels, H, W).
+
+    Raises:
+        ValueError: pnnx cannot convert the module, or ncnn has no such layer.
+    """
+    from ncnn.ncnn import Net, layer_to_index  # ty: ignore[import-not-found]
+
+    name = cache.key(key, example.shape)
+    with TemporaryDirectory() as folder:
+        layers, weights = Path(folder, "net.ncnn.param"), Path(folder, "net.ncnn.bin")
+        kept = cache.load(name)
+        if kept is not None:
+            text, _, content = kept.partition(b"\0")
+            layers.write_bytes(text)
+            weights.write_bytes(content)
+        else:
+            _convert(module, example, Path(folder, "net.pt"))
+        kinds = {line.split()[0] for line in layers.read_text().splitlines()[2:]}
+        if unknown := sorted(kind for kind in kinds if layer_to_index(kind) < 0):  # ncnn prints several lines about it
+            raise ValueError(f"ncnn has no layer {' or '.join(unknown)}")
+        net = Net()
+        net.opt.num_threads = 1
+        for option in ("fp16_packed", "fp16_storage", "fp16_arithmetic", "bf16_packed", "bf16_storage"):
+            setattr(net.opt, f"use_{option}", False)
+        if net.load_param(str(layers)) or net.load_model(str(weights)):
+            raise ValueError("ncnn cannot load the network that pnnx converted")
+        if kept is None:
+            cache.save(name, layers.read_bytes() + b"\0" + weights.read_bytes())
+    return net
+
+
+def _convert(module: nn.Module, example: Tensor, traced: Path):
+    """Trace a module to this file, NAME.pt. pnnx then writes NAME.ncnn.param and NAME.ncnn.bin beside it."""
+    import pnnx
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.14 deprecates tracing
+        torch.jit.trace(module, example, check_trace=False).save(traced)
+    unused = [f"{name}={os.devnull}" for name in ("pnnxbin", "pnnxonnx")]  # each is as large as the network
+    command = [pnnx.EXEC_PATH, traced, f"inputshape={list(example.shape)}".replace(" ", ""), "fp16=0", *unused]
+    if subprocess.run(command, capture_output=True).returncode or not traced.with_suffix(".ncnn.bin").exists():
+        raise ValueError("pnnx cannot convert the network")
+
+
+def bf16_is_native() -> bool:
+    """Return whether OpenVINO is installed and finds instructions for bf16 (AMX, AVX-512) on this processor."""
+    try:
+        import openvino
+    except ImportError:
+        return False
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _in_precision(model: nn.Module, precision: Precision) -> nn.Module:
     """Return the model; for half precision, return a copy whose convolutions and linear layers have such weights."""
     if precision not in HALF:
@@ -192,5 +285,8 @@ def batch_of(rows: Tensor, count: int) -> Tensor:
     return rows[torch.arange(count) % len(rows)]
 
 
-BACKENDS = {"openvino": _openvino, "compile": _compile, "eager": _eager}
-CONCURRENT = ("openvino",)  # the backends that compute a call on one core, so that as many calls as threads are needed
+BACKENDS = {"openvino": _openvino, "ncnn": _ncnn, "compile": _compile, "eager": _eager}
+CONCURRENT = (
+    "openvino",
+    "ncnn",
+)  # the backends that compute a call on one core, so that as many calls as threads are needed
