@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY = passive
 help: ## list what make can do
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: .venv/ready ## run the notebooks on the built-in network and photos (one: make demo NB=02)
+demo: .venv/ready ## run the notebooks on the built-in network and photos (one: make demo NB=02; without CUDA: TORCH=cpu)
 	@$(BIN)/python -m unioncam_lab notebooks $(NB)
 
 quick: .venv/ready ## run the checks that take seconds, after each change
@@ -81,17 +81,64 @@ notebooks: .venv/ready ## run the committed notebooks again and store their outp
 clean: ## remove what the other targets made
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-# uv, whose own version and hashes are in the lock too, is several times faster than pip. pip alone knows the settings of pip
-# for a proxy or a mirror, so it takes over where uv fails. setuptools, which builds the editable package, is in the lock.
-INSTALL = install --quiet --require-hashes --requirement
+# On Linux PyPI's PyTorch, which is in the lock, brings CUDA. TORCH=cuda takes it, and TORCH=cpu takes the same version from
+# PyTorch's own index. Without TORCH, .venv keeps what it has, and a new one gets cpu if no NVIDIA driver is found and the index
+# answers within seconds. Where TORCH differs from what .venv has, .venv is made anew.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+ifeq ($(shell uname),Linux)
+BUILD := $(shell cat .venv/torch 2>/dev/null)
+TORCH ?= $(BUILD)
+ifneq ($(TORCH),$(BUILD))
+.PHONY: .venv/ready
+ANEW := --clear
+endif
+else  # PyPI's PyTorch for other systems is without CUDA
+override TORCH := pypi
+endif
+
+LIGHT = about 1 minute, 0.8 GB to download, 2.3 GB on disk
+WHOLE = about 2 minutes, 3.6 GB to download, 7 GB on disk
+# `timeout` ends the look-up of the index's name too.
+define choose_torch
+	build=$(TORCH); why="$(if $(ANEW),TORCH is $(TORCH),it was so before)"; \
+	if test -n "$$build"; then :; \
+	elif test -e /proc/driver/nvidia/version || command -v nvidia-smi > /dev/null; then \
+		build=cuda; why="an NVIDIA driver was found"; \
+	elif timeout 4 $(PYTHON) -c 'from urllib.request import urlopen; urlopen("$(TORCH_CPU_INDEX)/torch/")' 2> /dev/null; then \
+		build=cpu; why="no NVIDIA driver was found"; \
+	else \
+		build=cuda; why="$(TORCH_CPU_INDEX) does not answer"; \
+	fi; \
+	case $$build in \
+		cpu) echo "Setting up .venv once, without CUDA, because $$why: $(LIGHT). TORCH=cuda: $(WHOLE).";; \
+		cuda) echo "Setting up .venv once, with CUDA, because $$why: $(WHOLE). TORCH=cpu: $(LIGHT).";; \
+		pypi) echo "Setting up .venv once: about 1 minute and 2 GB.";; \
+	esac; \
+	echo $$build > .venv/torch
+endef
+
+# $(call install,OPTIONS) installs with uv, from PATH or else the one of the lock, which is several times faster than pip. pip
+# alone knows the settings of pip for a proxy or a mirror, so it takes over where uv fails. --no-deps: the lock has everything.
+define install
+	{ PATH="$$PATH:$(BIN)" uv pip install --quiet --python $(BIN)/python --no-deps $(1) || { \
+		echo "uv could not install the packages, so pip does: about 5 minutes."; \
+		$(BIN)/python -m pip install --quiet --no-deps $(1); \
+	}; }
+endef
+CPU_BUILDS = $(shell sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2+cpu/p' requirements.lock)
+NOT_FOR_CPU = (torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)==
 .venv/ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}: name another, as in make demo PYTHON=python3.12")'
-	@echo "Setting up .venv: about 1 minute and 7 GB on Linux, once."
-	@$(PYTHON) -m venv .venv
+	@case "$(TORCH)" in cpu|cuda|pypi|'') ;; *) echo "TORCH is $(TORCH), but can only be cpu or cuda."; exit 1;; esac
+	@$(PYTHON) -m venv $(ANEW) .venv
+	@$(choose_torch)
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
-	@{ $(BIN)/python -m pip $(INSTALL) .venv/uv.txt && $(BIN)/uv pip $(INSTALL) requirements.lock --python $(BIN)/python; } || { \
-		echo "uv could not install the packages, so pip does: about 5 minutes."; \
-		$(BIN)/python -m pip $(INSTALL) requirements.lock; \
+	@uv --version > /dev/null 2>&1 || $(BIN)/python -m pip install --quiet --require-hashes --requirement .venv/uv.txt || true
+	@! grep -q cpu .venv/torch || $(call install,--index-url $(TORCH_CPU_INDEX) $(CPU_BUILDS)) || { \
+		echo "PyTorch without CUDA could not be installed: $(if $(TORCH),TORCH=cuda installs it with CUDA.,it comes with CUDA instead.)"; \
+		test -z "$(TORCH)" && echo cuda > .venv/torch; \
 	}
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@if grep -q cpu .venv/torch; then sed -E '/^$(NOT_FOR_CPU)/,/[^\\]$$/d' requirements.lock; else cat requirements.lock; fi > .venv/packages.txt
+	@$(call install,--require-hashes --requirement .venv/packages.txt)
+	@$(call install,--no-build-isolation --editable .)
 	@touch $@

@@ -1,6 +1,7 @@
 """Tests of the bench: counts, units, shares, and a record that can be read again."""
 
 import json
+import os
 import time
 from dataclasses import asdict
 
@@ -37,6 +38,7 @@ def test_every_method_is_measured(costs, classifier):
         )
         assert row.backend == ("openvino" if row.method in ACCELERATED else "eager")
         assert (row.ceiling > 0) == (row.method == "Score-CAM")
+        assert (0 < row.again_seconds < row.first_seconds) == (row.method in ACCELERATED)
         assert row.memory_mib > 1
     assert list(costs.method) == list(CONTESTANTS)
 
@@ -44,12 +46,14 @@ def test_every_method_is_measured(costs, classifier):
 @pytest.mark.parametrize(("method", "expected"), [("UnionCAM", (9, 2)), ("UnionCAM, core alone", (9, 4))])
 def test_the_fastest_explanation_counts_and_builds_nothing(monkeypatch, method, expected):
     """By a clock of its own. An accelerated method builds its backend in the first explanation, which is left out."""
-    clock = iter([9.0, 4, 2, 3, 99])
-    monkeypatch.setattr(bench, "_seconds", lambda *_: next(clock))
+    clock, caches = iter([9.0, 4, 2, 3, 99]), []
+    monkeypatch.setenv("UNIONCAM_CACHE", "a folder")
+    monkeypatch.setattr(bench, "_seconds", lambda *_: (caches.append(os.environ["UNIONCAM_CACHE"]), next(clock))[1])
     monkeypatch.setattr(bench, "_matmul_tflops", lambda *_: 1.0)
     cost = bench.measure(Setting(method, **SMALL), seconds=9 if method in ACCELERATED else 13)
     assert (cost.first_seconds, cost.seconds) == expected
     assert cost.images_per_second == cost.images / cost.seconds
+    assert caches == ["a folder", *["off"] * (len(caches) - 1)], "only the first explanation may use the cache"
 
 
 def test_operations_are_counted(costs, classifier):
@@ -90,6 +94,13 @@ def test_an_explanation_is_timed_beside_busy_processes(monkeypatch):
     assert len(psutil.Process().children()) == before
     table = bench.table(pd.DataFrame([asdict(Setting("UnionCAM", beside=2)) | asdict(cost)]))
     assert (*table["beside others, s"], *table["times idle"]) == ("6", "3.00")
+
+
+def test_the_first_explanation_of_another_process_is_a_column_once_it_was_measured():
+    cost = asdict(Setting("UnionCAM")) | asdict(Cost("openvino", 3.0, 2.0, 600, 300.0, None, 250.4, 0.2, 0.4))
+    rows = pd.DataFrame([cost | {"again_seconds": 1.25}, cost])
+    assert list(bench.table(rows)["again, s"]) == ["1.25", ""]
+    assert list(bench.table(rows.drop(columns="again_seconds"))["again, s"]) == ["", ""], "an older record"
 
 
 def test_the_busy_processes_are_busy():

@@ -1,12 +1,18 @@
-"""Tests of the execution of notebooks: pages that can be read offline, and failures that lose nothing."""
+"""Tests of the execution of notebooks: side by side, with pages that can be read offline; failures lose nothing."""
 
 import ast
+import json
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from runs import notebook
 
@@ -72,14 +78,216 @@ def test_pages_ask_nothing_of_the_network(executed):
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(?:https?:)?//[^"]*"', page.read_text())
 
 
+WAIT = """
+import time
+from pathlib import Path
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "it waited in vain"
+        time.sleep(0.05)
+"""
+THREADS = "import os; print(os.environ.get('OMP_NUM_THREADS'))"
+
+
+def meta(path, **ours):
+    """Write into a notebook what the project says of it."""
+    written = nbformat.read(path, 4)
+    written.metadata.unioncam = ours
+    nbformat.write(written, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def side_by_side(tmp_path_factory):
+    """Execute four notebooks, two at a time: one that must run alone, and two that wait for each other."""
+    folder = tmp_path_factory.mktemp("side_by_side")
+    index, kept = folder / "out" / "index.html", folder / "kept.html"
+    grown = f"wait_for(lambda: 'href=\"1_short.html\"' in Path({str(index)!r}).read_text())"
+    paths = [
+        meta(notebook(folder, "0_alone", THREADS), alone=True),
+        notebook(folder, "1_short", WAIT + "wait_for(Path('begun').exists)", THREADS),
+        notebook(
+            folder,
+            "2_long",
+            WAIT + "Path('begun').touch()",
+            grown,
+            f"import shutil; shutil.copy({str(index)!r}, 'kept.html')",
+        ),
+        meta(notebook(folder, "3_alone", THREADS), alone=True),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        patch.setattr(headless, "_usable_cores", lambda: 6)
+        runs = headless.execute(paths, folder / "out", folder / "figures", jobs=2)
+    return folder, kept.read_text(), runs
+
+
 @pytest.mark.notebook
-def test_the_index_lists_what_earlier_runs_made(executed, tmp_path):
-    folder, _ = executed
-    headless.execute([folder / "a.ipynb"], tmp_path, tmp_path / "figures")
-    headless.execute([folder / "d.ipynb"], tmp_path, tmp_path / "figures")
-    index = (tmp_path / "index.html").read_text()
+def test_notebooks_overlap_unless_one_must_run_alone(side_by_side):
+    folder, _, runs = side_by_side
+    assert [(run.name, run.error) for run in runs] == [
+        ("0_alone", None),
+        ("1_short", None),
+        ("2_long", None),
+        ("3_alone", None),
+    ]
+    times = {}
+    for run in runs:
+        kept = nbformat.read(folder / "out" / f"{run.name}.ipynb", 4).metadata.papermill
+        times[run.name] = (kept.start_time, kept.end_time)
+    assert times["2_long"][0] < times["1_short"][1] < times["2_long"][1] < times["0_alone"][0]
+    assert times["0_alone"][1] < times["3_alone"][0]
+
+
+@pytest.mark.notebook
+def test_notebooks_share_the_cores_and_one_alone_has_all(side_by_side):
+    folder, _, _ = side_by_side
+    assert outputs(folder, "1_short") == "3\n"
+    assert outputs(folder, "0_alone") == outputs(folder, "3_alone") == "None\n"
+
+
+@pytest.mark.notebook
+def test_the_index_grows_and_reloads_itself_until_all_have_ended(side_by_side):
+    folder, growing, _ = side_by_side
+    assert re.search(r"1 of 4 notebooks have run\.</strong> All should be here at about \d\d:\d\d\.", growing)
+    assert re.findall(r'<li class="(\w+)">', growing) == ["waiting", "ended", "running", "waiting"]
+    assert 'http-equiv="refresh"' in growing
+    assert re.findall(r'href="(\w+)\.html"', growing) == ["1_short"]
+    final = (folder / "out" / "index.html").read_text()
+    assert re.findall(r'<li class="(\w+)">', final) == ["ended"] * 4
+    assert "http-equiv" not in final
+    assert "All should be here" not in final
+    assert "<p>Its <em>lead</em> in two lines.</p>" in final
+    assert set(re.findall(r'href="(\w+)\.html"', final)) == {"0_alone", "1_short", "2_long", "3_alone"}
+
+
+@pytest.mark.notebook
+def test_given_threads_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.setattr(headless, "_usable_cores", lambda: 2)
+    headless.execute([notebook(tmp_path, name, THREADS) for name in "ab"], tmp_path / "out", tmp_path, jobs=2)
+    assert outputs(tmp_path, "a") == outputs(tmp_path, "b") == "5\n"
+
+
+@pytest.mark.notebook
+def test_the_index_lists_what_earlier_runs_made(tmp_path):
+    """What was stopped before its end is named; what was stopped while it was written is left out."""
+    for name in "ab":
+        out = tmp_path / "out"
+        headless.execute([notebook(tmp_path, name, "1")], out, tmp_path)
+        if name == "a":
+            stopped = nbformat.read(out / "a.ipynb", 4)
+            stopped.metadata.papermill.end_time = None
+            nbformat.write(stopped, out / "stopped.ipynb")
+            (out / "half.ipynb").write_text((out / "a.ipynb").read_text()[:500])
+    index = (out / "index.html").read_text()
     assert 'href="a.html"' in index
-    assert 'href="d.html"' in index
+    assert 'href="b.html"' in index
+    assert index.count("stopped before its end") == 1
+    assert "half" not in index
+
+
+SLEEP = """
+import os, subprocess, sys, time
+from pathlib import Path
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+Path("NAME.part").write_text(f"{os.getpid()} {child.pid}")
+Path("NAME.part").rename("NAME.pids")
+time.sleep(300)
+"""
+GREETING = "The notebooks appear in {} as they run.\n"
+COMMAND = """
+import signal, sys
+from pathlib import Path
+from unioncam_lab import __main__, headless
+signal.signal(signal.SIGINT, signal.default_int_handler)
+headless.NOTEBOOKS = Path(sys.argv[1])
+sys.exit(__main__.main(["notebooks", "--jobs", "2", "--out", sys.argv[2], "--figures", sys.argv[2]]))
+"""
+
+
+@pytest.mark.notebook
+def test_an_interrupt_leaves_no_process_and_an_index_that_says_so(tmp_path):
+    for name in "abc":
+        notebook(tmp_path, name, SLEEP.replace("NAME", name))
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", COMMAND, str(tmp_path), str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 100
+    while len(started := list(tmp_path.glob("*.pids"))) < 2:
+        assert time.monotonic() < end
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    processes = [int(pid) for path in started for pid in path.read_text().split()]
+    assert all(map(psutil.pid_exists, processes))
+    process.send_signal(signal.SIGINT)
+    printed, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert (printed, error) == (GREETING.format(out / "index.html"), "Stopped.\n")
+    assert [pid for pid in processes if psutil.pid_exists(pid)] == []
+    index = (out / "index.html").read_text()
+    assert index.count("stopped: it was interrupted") == 2
+    assert "http-equiv" not in index
+    assert not (out / "c.ipynb").exists()
+
+
+NOW = 1000.0
+
+
+def job(name, expected, alone=False, elapsed=None, took=None):
+    """A notebook of a plan: one that waits, that began `elapsed` seconds before NOW, or that ended."""
+    path, heading = Path(f"{name}.ipynb"), headless.Executed(name, name, "", 0, None)
+    made = headless._Job(path, path, {}, heading, alone, expected)
+    made.started = None if elapsed is None else NOW - elapsed
+    made.ended = None if took is None else replace(heading, seconds=took)
+    return made
+
+
+def test_the_first_notebook_comes_first_then_the_longest_and_those_alone_last():
+    jobs = [job("0", 20), job("1", 30, alone=True), job("2", 40), job("3", 90), job("4", 70, alone=True)]
+    assert [each.copy.stem for each in headless._plan(jobs)] == ["0", "3", "2", "4", "1"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "jobs", "left"),
+    [
+        ([job("a", 10), job("b", 50), job("c", 45)], 1, 105),
+        ([job("a", 10), job("b", 50), job("c", 45)], 2, 55),
+        ([job("a", 10), job("b", 50), job("c", 45)], 16, 50),
+        ([job("a", 10), job("b", 50), job("c", 45, alone=True)], 2, 95),
+        ([job("a", 10, took=10), job("b", 50, elapsed=20), job("c", 45)], 2, 45),
+        ([job("a", 10, elapsed=30), job("b", 50, elapsed=30)], 2, 20),
+        ([job("a", 60, took=180), job("b", 50)], 1, 100),
+        ([job("a", 10, took=9), job("b", 10, took=11)], 2, 0),
+    ],
+)
+def test_the_seconds_left_follow_from_the_plan_and_from_what_others_took(plan, jobs, left):
+    """In the seventh case a minute took three. With one more minute as expected, that is twice as long."""
+    assert headless._seconds_left(plan, jobs, NOW) == pytest.approx(left)
+
+
+@pytest.mark.notebook
+def test_a_notebook_is_expected_to_take_what_it_took_before(executed, tmp_path):
+    folder, _ = executed
+    known = headless._executed(folder / "out")
+    for name, took in (("a", known["a"].seconds), ("b", 12), ("e", 12), ("f", 60)):  # b failed in its earlier run
+        path = meta(notebook(tmp_path, name), **({"seconds": 12} if name != "f" else {}))
+        assert headless._job(path, tmp_path / "out" / path.name, {}, known.get(name)).expected == took
+    assert 0 < known["a"].seconds < 60
+
+
+@pytest.mark.notebook
+def test_the_seconds_that_notebooks_took_are_kept_in_them(executed, tmp_path, monkeypatch):
+    folder, _ = executed
+    monkeypatch.setattr(headless, "NOTEBOOKS", tmp_path)
+    meta(notebook(tmp_path, "a", "1"), alone=True, seconds=1000)
+    notebook(tmp_path, "b", "1")
+    before = (tmp_path / "b.ipynb").read_text()
+    headless.keep_seconds(folder / "out")
+    kept = nbformat.read(tmp_path / "a.ipynb", 4).metadata.unioncam
+    assert kept == {"alone": True, "seconds": round(headless._read(folder / "out" / "a.ipynb").seconds)}
+    assert (tmp_path / "b.ipynb").read_text() == before, "which failed"
 
 
 PARAMETERS = """
@@ -212,11 +420,11 @@ def test_every_parameter_of_the_notebooks_has_a_type(path):
     assert headless.values_for(path, {"theta": 12.5}) == ({"theta": 12.5} if "theta" in named else {})
 
 
-def render(page):
+def render(page, *more):
     options = (
         "--headless --no-sandbox --disable-gpu --disable-background-networking --virtual-time-budget=20000 --dump-dom"
     )
-    command = [BROWSER, *options.split(), f"--user-data-dir={page.parent / 'profile'}", page.as_uri()]
+    command = [BROWSER, *options.split(), *more, f"--user-data-dir={page.parent / 'profile'}", page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 
@@ -234,18 +442,39 @@ def test_a_browser_shows_equations_pictures_and_links(executed):
     assert 'href="index.html"' in page
 
 
+COUNT = """<!doctype html>
+{frames}
+<script>
+addEventListener("load", () => setTimeout(() => {{
+  const counts = [...document.querySelectorAll("iframe")].map(frame =>
+    ["script[type^='math/tex']", ".MathJax", ".noError, .MathJax_Error"].map(
+      wanted => frame.contentDocument.querySelectorAll(wanted).length));
+  document.body.textContent = JSON.stringify(counts);
+}}, 15000));
+</script>
+"""
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
-@pytest.mark.parametrize("path", sorted(headless.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_browser_typesets_every_equation_of_the_notebooks(path, tmp_path):
-    executed = Path(shutil.copy(path, tmp_path))
+def test_a_browser_typesets_every_equation_of_the_notebooks(tmp_path):
+    """One browser opens all pages, without their pictures, in frames of a page that counts their equations."""
+    paths = sorted(headless.NOTEBOOKS.glob("*.ipynb"))
     shutil.copytree(headless.MATHJAX, tmp_path / "mathjax")
-    headless._write_page(executed)
-    page = render(executed.with_suffix(".html"))
-    equations = sum(cell.source.count("$") for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
-    assert (page.count('class="MathJax"') > 0) == (equations > 0)
-    assert 'class="noError"' not in page
-    assert 'class="MathJax_Error"' not in page
+    for path in paths:
+        made = nbformat.read(path, 4)
+        for output in [output for cell in made.cells for output in cell.get("outputs", [])]:
+            output.get("data", {}).pop("image/jpeg", None)
+        nbformat.write(made, tmp_path / path.name)
+        headless._write_page(tmp_path / path.name)
+    frames = "".join(f'<iframe src="{path.stem}.html"></iframe>' for path in paths)
+    (tmp_path / "all.html").write_text(COUNT.format(frames=frames))
+    page = render(tmp_path / "all.html", "--allow-file-access-from-files")
+    counts = json.loads(re.search(r"<body>(.*)</body>", page).group(1))
+    for path, (equations, typeset, errors) in zip(paths, counts, strict=True):
+        cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+        assert (equations > 0) == any("$" in source for source in cells), path.stem
+        assert (typeset, errors) == (equations, 0), path.stem
 
 
 def test_find(tmp_path, monkeypatch):

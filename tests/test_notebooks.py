@@ -26,7 +26,7 @@ SMALL = {
     "12_fusion_tables": {"limit": 2, "theta": 60},
     "13_ground_truth": {"count": 3, "composed": 1},
     "14_medical_case": {"thetas": [0, 90], "methods": ["grad_cam", "fake_cam"]},
-    "16_cost": {"photo": "rocket", "size": 96, "theta": 40, "seconds": 0.1},
+    "16_cost": {"photo": "rocket", "size": 96, "compared": 64, "theta": 40, "seconds": 0.1},
     "17_reproduction_report": {"level": 0.05},
     "18_your_own_network": {"count": 4, "seed": 7, "theta": 60},
 }
@@ -75,6 +75,12 @@ def test_some_outputs_are_compared_when_the_notebook_is_run_again(path):
     compared = [cell for cell in code_cells(path) if "nbval-check-output" in cell.metadata.get("tags", [])]
     assert compared
     assert all(output.output_type == "stream" for cell in compared for output in cell.outputs)
+
+
+def test_it_says_how_long_it_takes_and_one_that_measures_seconds_runs_alone(path):
+    ours = nbformat.read(path, 4).metadata.unioncam
+    assert 5 < ours.seconds < 600
+    assert ours.get("alone", False) == any("bench." in cell.source for cell in code_cells(path))
 
 
 def test_no_helper_is_defined_in_two_notebooks():

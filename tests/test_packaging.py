@@ -31,6 +31,7 @@ USED = {
     "tabulate": "to_markdown(",
     "ipywidgets": "from tqdm.auto import",
     "ipykernel": 'kernel_name="python3"',
+    "jupyter-server-mathjax": 'distribution("jupyter-server-mathjax")',
     "jupyterlab": "jupyter lab ",
     "nbval": "--nbval-lax",
     "pytest-xdist": "pytest -n 2",

@@ -87,12 +87,19 @@ def bench_command(
     return 0
 
 
-def notebooks_command(notebooks: Sequence[str], out: Path, figures: Path, parameters: Sequence[Sequence[str]]) -> int:
+def notebooks_command(
+    notebooks: Sequence[str], out: Path, figures: Path, parameters: Sequence[Sequence[str]], jobs: int | None
+) -> int:
+    import time
+
     from unioncam_lab import headless
 
-    runs = headless.execute(headless.find(notebooks), out, figures, dict(parameters))
+    begun = time.monotonic()
+    runs = headless.execute(headless.find(notebooks), out, figures, dict(parameters), jobs)
+    took, together = time.monotonic() - begun, sum(each.seconds for each in runs)
     failed = [each for each in runs if each.error]
-    print(f"\n{len(runs) - len(failed)} of {len(runs)} notebooks ran in {sum(each.seconds for each in runs):.0f} s.")
+    one_by_one = f"; their times add up to {together:.0f} s" if len(runs) > 1 else ""
+    print(f"\n{len(runs) - len(failed)} of {len(runs)} notebooks ran in {took:.0f} s{one_by_one}.")
     print(f"  read      {out / 'index.html'}")
     print(f"  notebooks {out}{os.sep}*.ipynb, with their outputs")
     print(f"  pictures  {figures}{os.sep}, {len(list(figures.glob('*.png')))} as PNG and SVG")
@@ -176,6 +183,7 @@ def parser() -> argparse.ArgumentParser:
     notebooks.add_argument("notebooks", nargs="*", help="numbers or names they start with; all by default")
     notebooks.add_argument("--out", type=Path, default=Path("build"), help="folder for executed notebooks and pages")
     notebooks.add_argument("--figures", type=Path, default=Path("figures"), help="folder for the pictures")
+    notebooks.add_argument("--jobs", type=int, help="notebooks at a time; as many as cores and memory allow by default")
     notebooks.add_argument(
         "-p",
         dest="parameters",

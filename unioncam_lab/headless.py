@@ -2,33 +2,46 @@
 
 find          find notebooks by their numbers or names
 values_for    the values of a notebook's parameters, of the types that it declares
-execute       execute notebooks; the command is python -m unioncam_lab notebooks
+execute       execute notebooks, several at a time; the command is python -m unioncam_lab notebooks
+keep_seconds  write into the notebooks how long they took, so that the next run can say when it will end
 """
 
 import base64
+import heapq
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from importlib.metadata import distribution
 from pathlib import Path
 from unittest import mock
 
 import jinja2
-import jupyter_server_mathjax
 import nbformat
 import papermill
+import psutil
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
+from nbconvert.filters import markdown2html
+from nbformat.reader import NotJSONError
 from papermill.exceptions import PapermillExecutionError
+from papermill.log import logger
 from tqdm import tqdm
 
 from unioncam_lab import FIGURES, ROOT, literal
 
 NOTEBOOKS = ROOT / "notebooks"
-# MathJax and its fonts are copied beside the pages, so that equations need no network.
-MATHJAX = Path(jupyter_server_mathjax.__file__).parent / "static"
+# MathJax and its fonts are copied beside the pages, so that equations need no network. The package that brings them is
+# not imported, because that takes seconds.
+MATHJAX = Path(str(distribution("jupyter-server-mathjax").locate_file("jupyter_server_mathjax/static")))
 MATHJAX_URL = "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full,Safe"
+MEMORY = 2 << 30  # bytes that a notebook may need
+EXPECTED = 60.0  # seconds that a notebook is expected to take where nothing is known of it
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,25 @@ class Executed:
     lead: str  # the paragraph below the heading
     seconds: float
     error: str | None  # where and why it stopped; None if it did not
+
+
+@dataclass
+class _Job:
+    """A notebook that waits, runs, or has ended."""
+
+    source: Path
+    copy: Path
+    values: Mapping[str, object]
+    heading: Executed
+    alone: bool  # it measures time, so nothing may run beside it
+    expected: float  # seconds
+    started: float | None = None  # of time.monotonic
+    interrupted: bool = False
+    ended: Executed | None = None
+
+    @property
+    def state(self) -> str:
+        return "ended" if self.ended else "waiting" if self.started is None else "running"
 
 
 def find(wanted: Sequence[str]) -> list[Path]:
@@ -142,11 +174,17 @@ def _is(value: object, kind: str) -> bool:
 
 
 def execute(
-    notebooks: Sequence[Path], out: Path, figures: Path = FIGURES, parameters: Mapping[str, object] | None = None
+    notebooks: Sequence[Path],
+    out: Path,
+    figures: Path = FIGURES,
+    parameters: Mapping[str, object] | None = None,
+    jobs: int | None = None,
 ) -> list[Executed]:
     """Execute notebooks and write out/NAME.ipynb, out/NAME.html, and an index page of all notebooks in that folder.
 
-    If a notebook fails, its copy keeps the outputs so far, the result names the cell, and the next notebook runs.
+    The first notebook starts first, and then the longest ones. A notebook with `"unioncam": {"alone": true}` in its
+    metadata measures time: it waits for the others and has all cores. The index page is there from the start, and
+    grows. If a notebook fails, its copy keeps the outputs so far, the result names the cell, and the others run.
 
     Args:
         notebooks: files of the notebooks.
@@ -154,61 +192,208 @@ def execute(
         figures: folder where the notebooks save their pictures.
         parameters: values for variables of the cells tagged `parameters`; each notebook takes the values that it knows,
             as `values_for` reads them.
+        jobs: how many notebooks run at a time; by default as many as there are cores, and memory for. They share the
+            cores, unless OMP_NUM_THREADS is set.
 
     Raises:
-        ValueError: no notebook has such a parameter, or a notebook declares another type; none was executed.
+        ValueError: no notebook has such a parameter, a notebook declares another type, or `jobs` is not positive; none
+            was executed.
     """
-    parameters = parameters or {}
-    values = {path: values_for(path, parameters) for path in notebooks}
-    known = {name for path in notebooks for name in papermill.inspect_notebook(path)}
-    for name in parameters:
-        if name not in known:
-            raise ValueError(f"No notebook here has the parameter {name!r}; there are {', '.join(sorted(known))}.")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}; it is the number of notebooks that run at a time, 1 or more.")
+    values = _values_for_each(notebooks, parameters or {})
     out.mkdir(parents=True, exist_ok=True)
     shutil.copytree(MATHJAX, out / "mathjax", ignore=shutil.ignore_patterns("a11y"), dirs_exist_ok=True)
-    runs = []
-    bar = tqdm(notebooks, "notebooks", disable=None)
-    with mock.patch.dict(os.environ, UNIONCAM_FIGURES=str(figures.resolve()), TQDM_DISABLE="1"):
-        for path in bar:
-            bar.set_postfix_str(path.stem)
-            _run_notebook(path, out / path.name, values[path])
-            _write_page(out / path.name)
-            runs.append(_read(out / path.name))
-            bar.write(f"{runs[-1].name:<24}{runs[-1].seconds:6.0f} s   {runs[-1].error or 'done'}")
-    everything = [_read(path) for path in sorted(out.glob("*.ipynb"))]
-    template = jinja2.Template(Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8"), autoescape=True)
-    (out / "index.html").write_text(template.render(runs=everything), encoding="utf-8")
-    return runs
+    known = _executed(out)
+    plan = _plan([_job(path, out / path.name, values[path], known.get(path.stem)) for path in notebooks])
+    jobs = jobs or max(1, min(_usable_cores(), psutil.virtual_memory().available // MEMORY))
+    variables = {"UNIONCAM_FIGURES": str(figures.resolve()), "TQDM_DISABLE": "1"}
+    begun, states = time.monotonic(), []
+    form = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, about {remaining} left{postfix}"
+    try:
+        with (
+            tqdm(desc="notebooks", total=0, bar_format=form, disable=None) as bar,
+            mock.patch.dict(os.environ, variables),
+            mock.patch.object(logger, "disabled", True),  # it would tell again which kernel died
+            closing(_run(plan, jobs)) as steps,
+        ):
+            if len(plan) > 1:
+                bar.write(f"The notebooks appear in {out / 'index.html'} as they run.")
+            for ended in steps:
+                for job in ended:
+                    _write_page(job.copy)
+                    known[job.copy.stem] = job.ended = _read(job.copy)
+                    bar.write(f"{job.copy.stem:<24}{job.ended.seconds:6.0f} s   {job.ended.error or 'done'}")
+                now = time.monotonic()
+                left = _seconds_left(plan, jobs, now)
+                if states != (states := [job.state for job in plan]):
+                    _write_index(out, known, plan, left)
+                bar.n, bar.total = now - begun, now - begun + left
+                running = [job.copy.stem.partition("_")[0] for job in plan if job.state == "running"]
+                bar.set_postfix_str(f"running {' '.join(running)}" if running else "")
+    finally:
+        _write_index(out, _executed(out))
+    return [known[path.stem] for path in notebooks]
 
 
-def _run_notebook(path: Path, executed: Path, parameters: dict[str, object]):
-    # Without `extra_arguments` every kernel warns that it does not encrypt the loopback.
+def keep_seconds(out: str | Path):
+    """Write into the metadata of our notebooks how many seconds their executed copies in a folder took."""
+    for name, executed in _executed(Path(out)).items():
+        path = NOTEBOOKS / f"{name}.ipynb"
+        if path.exists() and not executed.error:
+            notebook = nbformat.read(path, 4)
+            notebook.metadata.setdefault("unioncam", {})["seconds"] = round(executed.seconds)
+            nbformat.write(notebook, path)
+
+
+def _values_for_each(notebooks: Sequence[Path], given: Mapping[str, object]) -> dict[Path, dict[str, object]]:
+    values = {path: values_for(path, given) if given else {} for path in notebooks}
+    if unknown := [name for name in given if not any(name in each for each in values.values())]:
+        known = {name for path in notebooks for name in papermill.inspect_notebook(path)}
+        raise ValueError(f"No notebook here has the parameter {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+    return values
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _job(source: Path, copy: Path, values: Mapping[str, object], earlier: Executed | None) -> _Job:
+    """What is known of a notebook before it runs. It is expected to take what it took in the same folder before."""
+    notebook = nbformat.read(source, 4)
+    ours = notebook.metadata.get("unioncam", {})
+    expected = earlier.seconds if earlier and not earlier.error else ours.get("seconds", EXPECTED)
+    return _Job(source, copy, values, _heading(notebook, source.stem), ours.get("alone", False), expected)
+
+
+def _plan(jobs: Sequence[_Job]) -> list[_Job]:
+    """The order of the notebooks: the first, the others from the longest to the shortest, and those that run alone."""
+    return sorted(jobs, key=lambda job: (job.alone, job is not jobs[0], -job.expected))
+
+
+def _seconds_left(plan: Sequence[_Job], jobs: int, now: float) -> float:
+    """The seconds until all have ended.
+
+    If those that ended took twice the time that was expected, the others are expected to do so too. One minute counts
+    as having gone as expected, so that a short first notebook does not decide.
+    """
+    ended = [(job.ended.seconds, job.expected) for job in plan if job.ended]
+    pace = (60 + sum(took for took, _ in ended)) / (60 + sum(expected for _, expected in ended))
+    places, alone = [0.0] * jobs, 0.0  # when each of the places for a notebook gets free
+    for job in plan:
+        elapsed = 0 if job.started is None else now - job.started
+        rest = 0 if job.ended else max(0, pace * job.expected - elapsed)
+        if job.alone:
+            alone += rest
+        else:
+            heapq.heapreplace(places, places[0] + rest)
+    return max(places) + alone
+
+
+def _run(plan: Sequence[_Job], jobs: int) -> Generator[list[_Job], None, None]:
+    """Run the notebooks, and yield those that ended since the last time, at least once a second.
+
+    Each has a kernel, which is a process, and a thread that waits for it. If the generator is closed early, the kernels
+    and whatever they started are killed.
+    """
+    before = set(psutil.Process().children(recursive=True))
+    for alone in (False, True):
+        group = [job for job in plan if job.alone == alone]
+        at_once = 1 if alone else min(jobs, len(group))
+        share = at_once > 1 and "OMP_NUM_THREADS" not in os.environ
+        threads = {"OMP_NUM_THREADS": str(max(1, _usable_cores() // at_once))} if share else {}
+        with mock.patch.dict(os.environ, threads), ThreadPoolExecutor(max(1, at_once)) as pool:
+            waiting = {}
+            try:
+                waiting.update((pool.submit(_run_notebook, job), job) for job in group)
+                while waiting:
+                    ended, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        future.result()
+                    yield [waiting.pop(future) for future in ended]
+            finally:
+                for job in waiting.values():
+                    job.interrupted = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                while not all(future.done() for future in waiting):
+                    for process in set(psutil.Process().children(recursive=True)) - before:
+                        with suppress(psutil.NoSuchProcess):
+                            process.kill()
+                    time.sleep(0.1)
+
+
+def _run_notebook(job: _Job):
+    job.started = time.monotonic()
+    # Without the first of these every kernel warns that it does not encrypt the loopback.
     options = {
-        "progress_bar": {"desc": path.stem, "leave": False, "disable": None},
         "extra_arguments": ["--IPKernelApp.log_level=ERROR"],
+        "resources": {"metadata": {"path": str(job.source.parent)}},  # where the kernel runs
     }
     try:
-        papermill.execute_notebook(path, executed, parameters, cwd=path.parent, kernel_name="python3", **options)
+        papermill.execute_notebook(
+            job.source, job.copy, job.values, kernel_name="python3", progress_bar=False, **options
+        )
     except PapermillExecutionError:
         pass  # the executed copy holds the error
-    except DeadKernelError:
-        notebook = nbformat.read(executed, 4)
-        notebook.metadata.papermill.exception = "stopped: its kernel died, perhaps because memory ran out"
-        nbformat.write(notebook, executed)
+    except RuntimeError as error:
+        why = "its kernel died, perhaps because memory ran out" if isinstance(error, DeadKernelError) else str(error)
+        notebook = nbformat.read(job.copy, 4)
+        notebook.metadata.papermill.exception = f"stopped: {'it was interrupted' if job.interrupted else why}"
+        nbformat.write(notebook, job.copy)
+
+
+def _heading(notebook: nbformat.NotebookNode, name: str) -> Executed:
+    """Read from a notebook its heading and the paragraph below it."""
+    text = next((cell.source for cell in notebook.cells if cell.source.startswith("# ")), name)
+    title, _, rest = text.partition("\n")
+    return Executed(name, title.removeprefix("# "), " ".join(rest.strip().split("\n\n")[0].split()), 0, None)
+
+
+def _executed(out: Path) -> dict[str, Executed]:
+    """What the executed notebooks of a folder say, by name. One whose writing was interrupted is left out."""
+    found = {}
+    for path in sorted(out.glob("*.ipynb")):
+        with suppress(NotJSONError):
+            found[path.stem] = _read(path)
+    return found
 
 
 def _read(executed: Path) -> Executed:
-    """Read from an executed notebook its heading, the paragraph below it, its time and its error."""
+    """Read from an executed notebook its heading, its time and its error."""
     notebook = nbformat.read(executed, 4)
-    text = next(cell.source for cell in notebook.cells if cell.source.startswith("# "))
-    title, _, rest = text.partition("\n")
-    lead = " ".join(rest.strip().split("\n\n")[0].split())
-    error = notebook.metadata.papermill.exception  # None, True, or what _run_notebook wrote
+    run = notebook.metadata.get("papermill", {})
+    error = run.get("exception")  # None, True, or what _run_notebook wrote
+    if run.get("end_time") is None:
+        error = "stopped before its end"
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 error = f"stopped in cell {cell.execution_count}: {output.ename}: {output.evalue}"
-    return Executed(executed.stem, title.removeprefix("# "), lead, notebook.metadata.papermill.duration or 0, error)
+    return replace(_heading(notebook, executed.stem), seconds=run.get("duration") or 0, error=error)
+
+
+def _write_index(out: Path, known: Mapping[str, Executed], plan: Sequence[_Job] = (), left: float = 0):
+    """Write the index page of the notebooks that were executed into a folder, and of those that wait or run."""
+    unfinished = {job.copy.stem: job for job in plan if not job.ended}
+    entries = [
+        {
+            "notebook": unfinished[name].heading if name in unfinished else known[name],
+            "state": unfinished[name].state if name in unfinished else "ended",
+            "page": (out / f"{name}.html").exists(),  # perhaps of an earlier run
+            "picture": (out / f"{name}.jpg").exists(),
+        }
+        for name in sorted({*known, *unfinished})
+    ]
+    template = Path(__file__).with_name("index.html.j2").read_text(encoding="utf-8")
+    page = jinja2.Template(template, autoescape=True).render(
+        entries=entries,
+        unfinished=len(unfinished),
+        end=datetime.now() + timedelta(seconds=left),
+        markdown=markdown2html,
+    )
+    temporary = out / "index.html.part"  # a browser that reloads the page never finds half of it
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(out / "index.html")
 
 
 def _write_page(executed: Path):

@@ -286,7 +286,5 @@ def batch_of(rows: Tensor, count: int) -> Tensor:
 
 
 BACKENDS = {"openvino": _openvino, "ncnn": _ncnn, "compile": _compile, "eager": _eager}
-CONCURRENT = (
-    "openvino",
-    "ncnn",
-)  # the backends that compute a call on one core, so that as many calls as threads are needed
+# These backends compute a call on one core, so that as many calls as there are threads are needed at once.
+CONCURRENT = ("openvino", "ncnn")
