@@ -15,6 +15,8 @@ from torch import nn
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import cache, engine
 from unioncam_lab.engine import accelerate
+from unioncam_lab.experiment import Setup, run
+from unioncam_lab.shapes import CLASSES
 
 NAME = "a" * 64
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
@@ -163,6 +165,7 @@ def test_a_key_holds_a_tensors_type_shape_and_content():
 class Scaled(TinyClassifier):
     """A network with all that a change can touch: weights, a buffer, and an attribute of Python."""
 
+    classes = CLASSES[:5]
     temperature, unioncam_pixels = 1.0, (-torch.inf, torch.inf, torch.full((3, 1, 1), 0.4))
 
     def __init__(self):
@@ -296,3 +299,22 @@ def test_a_chunk_that_is_given_and_one_that_was_measured_share_the_passes(kept, 
     model = Scaled()
     explained(model, image, chunk=None)
     assert explained(Scaled(), image, chunk=model.gradient_free.backend_for(image).chunk)[2] == 0
+
+
+def test_the_seconds_of_a_run_count_what_was_read_from_the_cache_as_computed(kept, monkeypatch):
+    def seconds():
+        monkeypatch.setattr(engine, "_fastest_chunk", lambda *_: (4, 100.0))
+        setup = Setup("shapes", accelerate(Scaled(), "eager"), ["grad_cam", "union_cam"], ["drop"], limit=1)
+        return run(setup).records.set_index("method")["seconds"]
+
+    masked_passes, computed = engine.Engine._masked_passes, []
+
+    def slow(self, images, distinct):
+        computed.append(len(images))
+        time.sleep(1)
+        return masked_passes(self, images, distinct)
+
+    monkeypatch.setattr(engine.Engine, "_masked_passes", slow)
+    for found in (seconds(), seconds()):
+        assert found["union_cam"] >= 1 > found["grad_cam"]
+    assert computed == [1]

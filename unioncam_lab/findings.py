@@ -608,16 +608,18 @@ def readme_verdicts() -> str:
 
 
 def readme_costs() -> str:
-    """Return the README's table of the cost of an explanation."""
-    costs, machine = bench.read(RECORDS / "cost_cpu.json")
-    text = f"""One explanation by EfficientNet-Lite0, 1280×7×7, 224², on {machine["cores"]} cores of a processor that
-        calls itself "{machine["processor"]}", without a GPU ([record](data/records/cost_cpu.json); on your
-        machine: `make bench`):"""
-    rows = [
-        [name, row["then, s"], row["times faster"], row["memory, MiB"]] for name, row in bench.table(costs).iterrows()
-    ]
-    table = pd.DataFrame(rows, columns=["", "seconds", "times faster", "peak memory, MiB"]).set_index("")
-    return "\n\n".join([_paragraph(text), _markdown(table)])
+    """Return the README's table of the cost of an explanation, with columns for each machine that measured it."""
+    text = (
+        "One explanation by EfficientNet-Lite0, 1280×7×7, 224², on two machines without a GPU (on yours: `make bench`):"
+    )
+    columns = {}
+    for letter, record in zip("AB", ("cost_cpu", "cost_cpu_avx2"), strict=True):
+        costs, machine = bench.read(RECORDS / f"{record}.json")
+        text += f""" {letter} has {machine["cores"]} cores of a processor that calls itself
+            "{machine["processor"]}" ([record](data/records/{record}.json))."""
+        for column, heading in {"then, s": "seconds", "times faster": "times faster", "memory, MiB": "MiB"}.items():
+            columns[f"{letter}: {heading}"] = bench.table(costs)[column]
+    return "\n\n".join([_paragraph(text), _markdown(pd.DataFrame(columns).rename_axis(""))])
 
 
 BLOCKS = {

@@ -81,6 +81,9 @@ class Engine(Network):
 
     Args:
         model, backend, precision, chunk, progress, threads: as in `accelerate`.
+
+    Attributes:
+        saved: seconds that the masked passes took which were read from the cache, in all.
     """
 
     _told_of_bf16 = False
@@ -111,6 +114,7 @@ class Engine(Network):
         self._ready: dict[tuple, Backend] = {}  # _key(images) -> backend
         self._masks: dict[tuple, Callable[[Tensor, Tensor], Tensor]] = {}
         self._built_from: tuple = ()
+        self.saved = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.stream(lambda first, last: images[first:last], len(images))
@@ -167,15 +171,25 @@ class Engine(Network):
         distinct, owners = zip(*map(distinct_masks, images), strict=True)
         backend = self.backend_for(images[0].image[None])
         names = [_name(backend, *pair) for pair in zip(images, distinct, strict=True)]
-        logits = [_loaded(name) for name in names]
+        logits = [self._loaded(name) for name in names]
         if missing := [i for i, kept in enumerate(logits) if kept is None]:
+            start = time.perf_counter()
             computed = self._masked_passes([images[i] for i in missing], [distinct[i] for i in missing])
+            seconds = (time.perf_counter() - start) / sum(map(len, computed))
             for i, rows in zip(missing, computed, strict=True):
                 logits[i] = rows
                 if names[i] and self.backend_for(images[0].image[None]) is backend:  # its memory did not run out
-                    cache.save(names[i], safetensors.torch.save({"logits": rows.contiguous()}))
+                    kept = {"logits": rows.contiguous(), "seconds": torch.tensor(seconds * len(rows))}
+                    cache.save(names[i], safetensors.torch.save(kept))
         outputs = (rows.to(own.device)[own] for rows, own in zip(logits, owners, strict=True) if rows is not None)
         return [next(outputs) if evidence.live.any() else None for evidence in evidences]
+
+    def _loaded(self, name: str) -> Tensor | None:
+        if (kept := cache.load(name) if name else None) is None:
+            return None
+        found = safetensors.torch.load(kept)
+        self.saved += float(found["seconds"])
+        return found["logits"]
 
     def _masked_passes(self, images: Sequence[Evidence], distinct: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return for each image the logits (n, C) of its masked images, one for each of its n distinct masks."""
@@ -381,11 +395,6 @@ def _name(backend: Backend, evidence: Evidence, channels: Tensor) -> str:
         return ""
     masks = evidence.activations, evidence.background, evidence.protocol.map_scale
     return cache.key(backend.key, evidence.image, *masks)
-
-
-def _loaded(name: str) -> Tensor | None:
-    kept = cache.load(name) if name else None
-    return None if kept is None else safetensors.torch.load(kept)["logits"]
 
 
 @functools.cache
