@@ -13,9 +13,10 @@ from tiny import TinyClassifier
 from torch import nn
 
 from unioncam_core import Protocol, capture, union_cam
-from unioncam_lab import cache, engine
+from unioncam_lab import cache, engine, metrics
 from unioncam_lab.engine import accelerate
 from unioncam_lab.experiment import Setup, run
+from unioncam_lab.metrics import evaluate
 from unioncam_lab.shapes import CLASSES
 
 NAME = "a" * 64
@@ -318,3 +319,44 @@ def test_the_seconds_of_a_run_count_what_was_read_from_the_cache_as_computed(kep
     for found in (seconds(), seconds()):
         assert found["union_cam"] >= 1 > found["grad_cam"]
     assert computed == [1]
+
+
+def measured(image, cams, **options):
+    """The metrics of maps by a new engine, and how many images it computed for them."""
+    model = accelerate(Scaled(), "openvino", threads=1, chunk=4)
+    (evidence,) = capture(model, image, target_layer="relu2", targets=[0])
+    stream, computed = model.gradient_free.stream, []
+    model.gradient_free.stream = lambda make, count: (computed.append(count), stream(make, count))[1]
+    return evaluate(evidence, cams, **options), sum(computed)
+
+
+def test_the_images_of_a_curve_are_computed_once(kept, image, monkeypatch):
+    cams = list(torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(4)))
+    cold, computed = measured(image, cams[:2], step=12)
+    warm, again = measured(image, cams[:2], step=12)
+    assert warm == cold
+    assert computed == again + 2 * 2 * 11, "two maps, two curves of 11 images between the ends"
+    (*known, new), some = measured(image, cams, step=12)
+    assert known == cold
+    assert some == again + 1 + 2 * 11, "of the third map: the image masked by it, and its curves"
+    monkeypatch.setenv("UNIONCAM_CACHE", "off")
+    assert measured(image, cams, step=12)[0] == [*cold, new]
+
+
+@pytest.mark.parametrize("change", ["step", "map", "pixel", "metric's code"])
+def test_a_curve_of_other_images_is_computed(kept, image, monkeypatch, change):
+    cam, step = torch.rand(12, 12, generator=torch.Generator().manual_seed(4)), 12
+    _, computed = measured(image, [cam], step=step)
+    if change == "step":
+        step = 16
+    elif change == "map":
+        cam = cam.flip(0)
+    elif change == "pixel":
+        image = image.clone()
+        image[0, 0, 0, 0] += 1e-6
+    else:
+        monkeypatch.setattr(metrics.inspect, "getsource", lambda _: "another code")
+    found, again = measured(image, [cam], step=step)
+    assert again == computed - (2 * 3 if change == "step" else 0)
+    monkeypatch.setenv("UNIONCAM_CACHE", "off")
+    assert measured(image, [cam], step=step)[0] == found

@@ -17,6 +17,7 @@ Maps and masks are (H, W), tensors or NumPy arrays. All functions that take one 
 infinite, and a map of another size than its image or mask, by a ValueError.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -30,7 +31,9 @@ from scipy import stats
 from torch import Tensor
 
 from unioncam_core import Evidence, NonFiniteScore, capture
+from unioncam_lab import cache
 from unioncam_lab.classifiers import Classifier
+from unioncam_lab.engine import Engine
 from unioncam_lab.images import blur
 from unioncam_lab.methods import Method
 
@@ -209,6 +212,7 @@ def evaluate(
         return len(images) - 1
 
     plans: list[dict[str, list[int]]] = [{} for _ in distinct]  # for each map, the images that its metrics need
+    curves: dict[str, list[int]] = {}  # key of a curve's images -> their positions
     if {"drop", "increase"} & set(metrics):
         for cam, plan in zip(distinct, plans, strict=True):
             plan["masked"] = [request("the image masked by the map", lambda cam=cam: evidence.masked(cam[None])[0])]
@@ -225,12 +229,14 @@ def evaluate(
                 for i in range(1, len(perturbed) - 1)
             ]
             plan[metric] = [other, *between, 0] if metric == "insertion" else [0, *between, other]
+            curves[cache.key(inspect.getsource(Perturbation), *vars(perturbed).values())] = between
 
     def make(begin: int, end: int) -> Tensor:
         return torch.stack([image() for image in images[begin:end]])
 
     kind = "sigmoid" if evidence.score.class_score == "sigmoid" else "probability"
-    outputs = evidence.score.network.stream(make, len(images))
+    network = evidence.score.network
+    outputs = network.scored(images, curves) if isinstance(network, Engine) else network.stream(make, len(images))
     scores = replace(evidence.score, class_score=kind).read(outputs, names.__getitem__).tolist()
     results = [
         _read(scores[0], {name: [scores[i] for i in positions] for name, positions in plan.items()}, metrics)

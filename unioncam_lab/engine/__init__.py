@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -154,6 +154,30 @@ class Engine(Network):
                         raise
                     backend = self._shrink(backend)
         return outputs
+
+    def scored(self, images: Sequence[Callable[[], Tensor]], groups: Mapping[str, Sequence[int]]) -> Tensor:
+        """Return the logits (N, C) of N images (channels, H, W), each of which a function makes when it is needed.
+
+        Args:
+            images: the functions.
+            groups: the positions of images whose logits are kept in the cache, if they take longer than WORTH_KEEPING.
+                The key of a group names all that its images depend on.
+        """
+        backend = self.backend_for(images[0]()[None])
+        least = WORTH_KEEPING * backend.rate if backend.key else torch.inf
+        names = {cache.key(backend.key, key): at for key, at in groups.items() if len(at) >= least}
+        found = {name: rows for name in names if (rows := self._loaded(name)) is not None}
+        outputs = {i: row for name, rows in found.items() for i, row in zip(names[name], rows, strict=True)}
+        missing = [i for i in range(len(images)) if i not in outputs]
+        start = time.perf_counter()
+        computed = self.stream(lambda i, j: torch.stack([images[at]() for at in missing[i:j]]), len(missing))
+        seconds = torch.tensor((time.perf_counter() - start) / len(missing))
+        outputs = {i: row.to(computed.device) for i, row in outputs.items()} | dict(zip(missing, computed, strict=True))
+        if self.backend_for(images[0]()[None]) is backend:  # its memory did not run out
+            for name in names.keys() - found.keys():
+                rows = torch.stack([outputs[i] for i in names[name]])
+                cache.save(name, safetensors.torch.save({"logits": rows, "seconds": seconds * len(rows)}))
+        return torch.stack([outputs[i] for i in range(len(images))])
 
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
         """Return for each image the logits (live, C) of its masked images; None if no channel is live.
