@@ -217,6 +217,7 @@ def execute(
             mock.patch.object(logger, "disabled", True),  # it would tell again which kernel died
             closing(_run(plan, jobs)) as steps,
         ):
+            _write_index(out, known, plan, _seconds_left(plan, jobs, begun))
             if len(plan) > 1:
                 bar.write(f"The notebooks appear in {out / 'index.html'} as they run.")
             for ended in steps:
