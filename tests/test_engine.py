@@ -539,9 +539,12 @@ def test_a_backend_that_is_not_installed(small, photos, lines, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_slower_backend_is_not_chosen_but_may_be_asked_for(small, photos, lines, monkeypatch):
+def test_a_slower_backend_is_not_chosen_but_may_be_asked_for(small, photos, lines, caplog, monkeypatch):
     monkeypatch.setitem(engine.BACKENDS, "openvino", slow)
     assert accelerate(small).gradient_free.backend_for(photos).name == "eager"
+    assert lines() == [], "on a busy machine eager can be the faster one, which is nothing to be warned of"
+    caplog.set_level(logging.INFO, "unioncam_lab.engine")
+    accelerate(small).gradient_free.backend_for(photos)
     assert "it is slower:" in lines()[0]
     assert accelerate(small, "openvino", chunk=5).gradient_free.backend_for(photos).name == "openvino"
 
@@ -652,9 +655,7 @@ def test_auto_takes_the_fastest(photos, lines, monkeypatch, openvino, ncnn, chos
     monkeypatch.setitem(engine.BACKENDS, "openvino", in_seconds(openvino, []))
     monkeypatch.setitem(engine.BACKENDS, "ncnn", in_seconds(ncnn, []))
     assert accelerate(Sleepy(), chunk=2, threads=1).gradient_free.backend_for(photos).name == chosen
-    slower = [line for line in lines() if line.startswith("The backend openvino is not used: it is slower")]
-    assert lines() == slower
-    assert len(slower) == (openvino > 0.04)
+    assert lines() == []
 
 
 @pytest.mark.slow

@@ -72,6 +72,10 @@ class Backend:
     key: str = ""
 
 
+class _Slower(ValueError):
+    """A backend that `auto` measured to be slower than another one."""
+
+
 class Engine(Network):
     """Images (N, channels, H, W) -> logits (N, C) of the model in evaluation mode, without gradient.
 
@@ -320,7 +324,10 @@ class Engine(Network):
             return self._checked(name, reference)
         except Exception as error:
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            log.warning("The backend %s is not used: %s. Going on with %s.", name, reason, otherwise)
+            level = (
+                logging.INFO if isinstance(error, _Slower) else logging.WARNING
+            )  # a choice by speed needs no attention
+            log.log(level, "The backend %s is not used: %s. Going on with %s.", name, reason, otherwise)
             return None
 
     def _tell_of_bf16(self, reference: tuple[Function, Tensor, Tensor], backend: Backend):
@@ -381,7 +388,7 @@ class Engine(Network):
         else:
             chunk, rate = _fastest_chunk(network, noise, supported, calls)
             if name == "openvino" and self.backend == "auto" and rate < (other := images_per_second(eager, noise)):
-                raise ValueError(f"it is slower: it computes {rate:.0f} images per second, and eager {other:.0f}")
+                raise _Slower(f"it is slower: it computes {rate:.0f} images per second, and eager {other:.0f}")
             cache.save(measured, json.dumps([chunk, rate]).encode())
         return Backend(name, network, chunk, rate, threads, difference, calls, cache.key(key, chunk))
 
