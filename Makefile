@@ -118,8 +118,8 @@ define choose_torch
 endef
 
 # $(call install,OPTIONS) installs with uv, from PATH or else the one of the lock, which is several times faster than pip. pip
-# alone knows the settings of pip for a proxy or a mirror, so it takes over where uv fails. --no-deps: the lock has everything. Bytecode is compiled
-# once, so that no first import waits for it.
+# alone knows the settings of pip for a proxy or a mirror, so it takes over where uv fails. --no-deps: the lock has everything.
+# Bytecode is compiled once, so that no first import waits for it.
 define install
 	{ PATH="$$PATH:$(BIN)" uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps $(1) || { \
 		echo "uv could not install the packages, so pip does: about 5 minutes."; \

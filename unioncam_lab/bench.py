@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
@@ -200,11 +200,9 @@ def first_explanation(setting: Setting) -> float:
     return _seconds(CONTESTANTS[setting.method], classifier, image)
 
 
-@contextmanager
-def _cache(where: str) -> Iterator[None]:
+def _cache(where: str) -> AbstractContextManager:
     """Use the cache in this folder, or none (`off`), here and in the processes that are started here."""
-    with mock.patch.dict(os.environ, UNIONCAM_CACHE=where):
-        yield
+    return mock.patch.dict(os.environ, UNIONCAM_CACHE=where)
 
 
 def _seconds(function: Callable, *arguments) -> float:

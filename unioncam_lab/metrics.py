@@ -212,6 +212,7 @@ def evaluate(
         return len(images) - 1
 
     plans: list[dict[str, list[int]]] = [{} for _ in distinct]  # for each map, the images that its metrics need
+    network = evidence.score.network
     curves: dict[str, list[int]] = {}  # key of a curve's images -> their positions
     if {"drop", "increase"} & set(metrics):
         for cam, plan in zip(distinct, plans, strict=True):
@@ -229,13 +230,13 @@ def evaluate(
                 for i in range(1, len(perturbed) - 1)
             ]
             plan[metric] = [other, *between, 0] if metric == "insertion" else [0, *between, other]
-            curves[cache.key(inspect.getsource(Perturbation), *vars(perturbed).values())] = between
+            if isinstance(network, Engine):
+                curves[cache.key(inspect.getsource(Perturbation), *vars(perturbed).values())] = between
 
     def make(begin: int, end: int) -> Tensor:
         return torch.stack([image() for image in images[begin:end]])
 
     kind = "sigmoid" if evidence.score.class_score == "sigmoid" else "probability"
-    network = evidence.score.network
     outputs = network.scored(images, curves) if isinstance(network, Engine) else network.stream(make, len(images))
     scores = replace(evidence.score, class_score=kind).read(outputs, names.__getitem__).tolist()
     results = [

@@ -169,19 +169,40 @@ class Engine(Network):
         """
         backend = self.backend_for(images[0]()[None])
         least = WORTH_KEEPING * backend.rate if backend.key else torch.inf
-        names = {cache.key(backend.key, key): at for key, at in groups.items() if len(at) >= least}
-        found = {name: rows for name in names if (rows := self._loaded(name)) is not None}
-        outputs = {i: row for name, rows in found.items() for i, row in zip(names[name], rows, strict=True)}
-        missing = [i for i in range(len(images)) if i not in outputs]
-        start = time.perf_counter()
-        computed = self.stream(lambda i, j: torch.stack([images[at]() for at in missing[i:j]]), len(missing))
-        seconds = torch.tensor((time.perf_counter() - start) / len(missing))
-        outputs = {i: row.to(computed.device) for i, row in outputs.items()} | dict(zip(missing, computed, strict=True))
-        if self.backend_for(images[0]()[None]) is backend:  # its memory did not run out
-            for name in names.keys() - found.keys():
-                rows = torch.stack([outputs[i] for i in names[name]])
-                cache.save(name, safetensors.torch.save({"logits": rows, "seconds": seconds * len(rows)}))
-        return torch.stack([outputs[i] for i in range(len(images))])
+        kept = {cache.key(backend.key, key): list(at) for key, at in groups.items() if len(at) >= least}
+        others = sorted(set(range(len(images))).difference(*kept.values()))
+        parts = [others, *kept.values()]
+
+        def compute(missing: Sequence[int]) -> Sequence[Tensor]:
+            wanted = [at for i in missing for at in parts[i]]
+            stacked = self.stream(lambda i, j: torch.stack([images[at]() for at in wanted[i:j]]), len(wanted))
+            return stacked.split([len(parts[i]) for i in missing])
+
+        rows = torch.cat(self._kept(["", *kept], backend, images[0]()[None], compute))
+        return rows[torch.tensor([at for part in parts for at in part]).argsort().to(rows.device)]
+
+    def _kept(
+        self, names: Sequence[str], backend: Backend, like: Tensor, compute: Callable[[Sequence[int]], Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """Return logits (n, C) for each name, from the cache, or else from compute(positions). "" is never kept."""
+        found: list[Tensor | None] = []
+        for name in names:
+            if kept := cache.load(name) if name else None:
+                read = safetensors.torch.load(kept)
+                self.saved += float(read["seconds"])
+                found.append(read["logits"].to(like.device))
+            else:
+                found.append(None)
+        if missing := [i for i, rows in enumerate(found) if rows is None]:
+            start = time.perf_counter()
+            computed = compute(missing)
+            seconds = (time.perf_counter() - start) / max(1, sum(map(len, computed)))
+            for i, rows in zip(missing, computed, strict=True):
+                found[i] = rows
+                if names[i] and self.backend_for(like) is backend:  # its memory did not run out
+                    kept = {"logits": rows.contiguous(), "seconds": torch.tensor(seconds * len(rows))}
+                    cache.save(names[i], safetensors.torch.save(kept))
+        return [rows for rows in found if rows is not None]
 
     def region_pass(self, evidences: Sequence[Evidence]) -> list[Tensor | None]:
         """Return for each image the logits (live, C) of its masked images; None if no channel is live.
@@ -199,25 +220,14 @@ class Engine(Network):
         distinct, owners = zip(*map(distinct_masks, images), strict=True)
         backend = self.backend_for(images[0].image[None])
         names = [_name(backend, *pair) for pair in zip(images, distinct, strict=True)]
-        logits = [self._loaded(name) for name in names]
-        if missing := [i for i, kept in enumerate(logits) if kept is None]:
-            start = time.perf_counter()
-            computed = self._masked_passes([images[i] for i in missing], [distinct[i] for i in missing])
-            seconds = (time.perf_counter() - start) / sum(map(len, computed))
-            for i, rows in zip(missing, computed, strict=True):
-                logits[i] = rows
-                if names[i] and self.backend_for(images[0].image[None]) is backend:  # its memory did not run out
-                    kept = {"logits": rows.contiguous(), "seconds": torch.tensor(seconds * len(rows))}
-                    cache.save(names[i], safetensors.torch.save(kept))
-        outputs = (rows.to(own.device)[own] for rows, own in zip(logits, owners, strict=True) if rows is not None)
+        logits = self._kept(
+            names,
+            backend,
+            images[0].image[None],
+            lambda missing: self._masked_passes([images[i] for i in missing], [distinct[i] for i in missing]),
+        )
+        outputs = iter([rows[own] for rows, own in zip(logits, owners, strict=True)])
         return [next(outputs) if evidence.live.any() else None for evidence in evidences]
-
-    def _loaded(self, name: str) -> Tensor | None:
-        if (kept := cache.load(name) if name else None) is None:
-            return None
-        found = safetensors.torch.load(kept)
-        self.saved += float(found["seconds"])
-        return found["logits"]
 
     def _masked_passes(self, images: Sequence[Evidence], distinct: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return for each image the logits (n, C) of its masked images, one for each of its n distinct masks."""
