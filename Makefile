@@ -8,7 +8,7 @@ TYPED := $(wildcard unioncam_core.py fusioncam.py $(foreach part,engine methods 
 # An idle thread of PyTorch sleeps. By default it waits actively, which takes the core from whoever has work for it.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: help demo quick test format lock bench shapes lab notebooks clean
+.PHONY: help demo quick test format lock bench shapes lab notebooks book clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -77,6 +77,10 @@ shapes: .venv/ready ## train the classifier of drawn shapes again, in minutes
 
 notebooks: .venv/ready ## run the committed notebooks again and store their outputs
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/$(NB)*.ipynb
+
+book: .venv/ready ## make a website of the stored notebooks, to read and to search without a network
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs --doctree-dir build/doctrees . build/book
+	@echo "Read build/book/index.html."
 
 clean: ## remove what the other targets made
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

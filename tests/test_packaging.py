@@ -33,6 +33,9 @@ USED = {
     "ipykernel": 'kernel_name="python3"',
     "jupyter-server-mathjax": 'distribution("jupyter-server-mathjax")',
     "jupyterlab": "jupyter lab ",
+    "sphinx": "-m sphinx ",
+    "furo": 'html_theme = "furo"',
+    "sphinx-copybutton": '"sphinx_copybutton"',
     "nbval": "--nbval-lax",
     "pytest-xdist": "pytest -n 2",
     "ruff": "ruff check",
@@ -147,6 +150,7 @@ def sources():
         **{path: extras.get(path.name, ["lab"]) for path in (ROOT / "unioncam_lab").rglob("*.py")},
         **{path: ["lab"] for path in (ROOT / "data").rglob("*.py")},
         **{path: ["notebooks"] for path in (ROOT / "notebooks").glob("*.ipynb")},
+        ROOT / "docs/conf.py": ["book"],
         **{path: ["test"] for path in (ROOT / "tests").glob("*.py")},
     }
 
