@@ -115,15 +115,56 @@ def test_everything_on_the_face_is_tested_here():
 def test_show_saves_displays_and_closes(tmp_path, monkeypatch, images):
     monkeypatch.setenv("UNIONCAM_FIGURES", str(tmp_path / "new"))
     shown = []
-    monkeypatch.setattr(style, "display", shown.append)
-    figures.show(figures.row({"one": images[0]}), "name", alt="What is to be seen")
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {"name.png", "name.svg"}
+    monkeypatch.setattr(style, "display", lambda data, **options: shown.append((data, options["metadata"])))
+    figures.show(figures.row({"one": torch.rand(3, 240, 240)}), "name", alt="What is to be seen")
+    figures.show(figures.growth({"one": ("x", [(1, 2), (2, 4)])}), "lines", alt="Lines")
+    names = {"name.png", "name.svg", "lines.png", "lines.svg"}
+    assert {path.name for path in (tmp_path / "new").iterdir()} == names
     assert Image.open(tmp_path / "new" / "name.png").text["Description"] == "What is to be seen"
     assert "What is to be seen" in (tmp_path / "new" / "name.svg").read_text()
-    data, metadata = shown[0]._repr_jpeg_()
-    assert Image.open(io.BytesIO(base64.b64decode(data))).format == "JPEG"
-    assert metadata["alt"] == "What is to be seen"
+    for (data, metadata), kind, alt in zip(shown, ("jpeg", "png"), ("What is to be seen", "Lines"), strict=True):
+        stored = Image.open(io.BytesIO(base64.b64decode(data[f"image/{kind}"])))
+        assert stored.format == kind.upper(), "noise is smaller as JPEG, lines are smaller as PNG"
+        assert set(data) == {f"image/{kind}", "text/plain"}
+        assert data["text/plain"] == metadata[f"image/{kind}"]["alt"] == alt
+        assert stored.width == 2 * metadata[f"image/{kind}"]["width"], "200 dots an inch"
     assert plt.get_fignums() == []
+
+
+def test_a_wide_figure_is_stored_with_a_limited_width(tmp_path, monkeypatch, images):
+    monkeypatch.setenv("UNIONCAM_FIGURES", str(tmp_path))
+    shown = []
+    monkeypatch.setattr(style, "display", lambda data, **options: shown.append(data))
+    figures.show(figures.row(dict.fromkeys("abcdef", images[0])), "wide", alt="Six pictures")
+    (kind,) = set(shown[0]) - {"text/plain"}
+    assert abs(Image.open(io.BytesIO(base64.b64decode(shown[0][kind]))).width - 1800) <= 1
+
+
+def test_explore_shows_controls_to_a_reader_and_a_still_figure_to_nobody(tmp_path, monkeypatch, images):
+    monkeypatch.setenv("UNIONCAM_FIGURES", str(tmp_path))
+    shown, drawn = [], []
+    monkeypatch.setattr(style, "display", lambda data, **options: shown.append(data))
+
+    def draw(image, theta):
+        drawn.append((image, theta))
+        return figures.row({f"{theta}": images[int(image == "second")]})
+
+    choices = {"image": ["first", "second"], "theta": [10, 0, 50]}
+    figures.explore(draw, choices, figures.row({"still": images[2]}), "still", alt="A still picture")
+    assert (drawn, shown[0]["text/plain"]) == ([], "A still picture")
+    assert (tmp_path / "still.png").exists()
+
+    monkeypatch.setattr(style, "_someone_is_there", lambda: True)
+    figures.explore(draw, choices, figures.row({"still": images[2]}), "other", alt="A still picture")
+    image, theta, picture = shown[1].children
+    assert drawn == [("first", 10)], "the first values are those at the start"
+    assert list(theta.options) == [0, 10, 50], "a slider has its numbers in order"
+    before = picture.value
+    image.value, theta.value = "second", 50
+    assert drawn[1:] == [("second", 10), ("second", 50)]
+    assert picture.value != before
+    assert plt.get_fignums() == []
+    assert not (tmp_path / "other.png").exists()
 
 
 def test_the_same_figure_is_the_same_file(tmp_path, monkeypatch, images):
@@ -164,12 +205,12 @@ def test_a_methods_options_do_not_change_its_colour():
 # maps
 
 
-def test_overlay_is_grey_and_dim_where_nothing_is_salient_and_coloured_where_something_is(images):
+def test_overlay_is_the_grey_image_where_nothing_is_salient_and_coloured_where_something_is(images):
     cam = torch.zeros(12, 12)
     cam[6:] = 1
     blend = figures.overlay(images[0], cam)
     grey = images[0].mean(0).numpy()
-    np.testing.assert_allclose(blend[:6], 0.75 * grey[:6, :, None].repeat(3, 2), atol=0.01)
+    np.testing.assert_allclose(blend[:6], grey[:6, :, None].repeat(3, 2), atol=1e-6)
     assert (blend[6:, :, 0] - blend[6:, :, 2]).min() > 0.1, "inferno ends in yellow"
     assert 0 <= blend.min() <= blend.max() <= 1
 
@@ -187,7 +228,7 @@ def test_a_picture_is_drawn_with_a_frame_a_title_and_no_ticks(images):
     assert drawn.get_array().tolist() == [[1, 0], [0, 1]]
     assert (drawn.get_cmap().name, drawn.get_clim()) == ("inferno", (0, 2))
     assert [frame(axes) for axes in (image, cam)] == [("#000000", False), (figures.COLOURS["united"], True)]
-    assert (cam.get_title(), mpl.colors.to_hex(cam.title.get_color()).upper()) == ("a map", figures.COLOURS["united"])
+    assert (cam.get_title(), cam.title.get_color()) == ("a map", style.PARAMETERS["text.color"]), "as all text"
     assert len(image.get_xticks()) == len(image.get_yticks()) == 0
 
 
@@ -260,6 +301,20 @@ def test_an_explanation_has_the_map_over_its_image_and_a_scale(explained):
     assert (scale.get_ylabel(), scale.get_ylim(), scale.get_yticks().tolist()) == ("saliency", (0, 1), [0, 0.5, 1])
 
 
+def test_the_scale_has_the_colours_that_an_overlay_has(images):
+    with figures.styled():
+        figure, axes = plt.subplots(1, 2)
+    for options, turned in (({}, False), ({"location": "bottom"}, True)):
+        figures.saliency_bar(figure, axes, **options)
+        colours = np.asarray(figure.axes[-1].images[0].get_array())
+        colours = colours.swapaxes(0, 1) if turned else colours
+        for grey, column in ((0.2, 0), (0.5, 15), (0.8, 30)):
+            for level, line in ((0, 0), (0.5, 50), (1, 100)):
+                flat = torch.full((3, 2, 2), grey)
+                expected = figures.overlay(flat, torch.full((2, 2), level))[0, 0]
+                np.testing.assert_allclose(colours[line, column], expected, atol=1e-6)
+
+
 def test_a_comparison_has_its_methods_colours_captions_and_outlines(explained):
     evidence, steps = explained
     cams = {"grad_cam": steps.denoised, "union_cam:theta=50": steps.cam}
@@ -268,17 +323,18 @@ def test_a_comparison_has_its_methods_colours_captions_and_outlines(explained):
     captions = {name: {method: f"{name} {k}" for k, method in enumerate(cams)} for name in "ab"}
     figure = figures.comparison(dict.fromkeys("ab", (evidence, cams)), list("vwxyz"), captions, {"a": [mask], "b": []})
     answer = f"{'vwxyz'[evidence.target]}: {evidence.probability:.2f}"
-    assert titles(figure) == [answer, "Grad-CAM", "UnionCAM (θ = 50)", answer, "", ""], "methods are named once"
-    assert [axes.get_xlabel() for axes in figure.axes] == ["", "a 0", "a 1", "", "b 0", "b 1"]
+    assert titles(figure)[:6] == [answer, "Grad-CAM", "UnionCAM (θ = 50)", answer, "", ""], "methods are named once"
+    assert [axes.get_xlabel() for axes in figure.axes[:6]] == ["", "a 0", "a 1", "", "b 0", "b 1"]
     colours = [("#000000", False), (figures.COLOURS["grad_cam"], True), (figures.COLOURS["union_cam"], True)]
-    assert [frame(axes) for axes in figure.axes] == 2 * colours
+    assert [frame(axes) for axes in figure.axes[:6]] == 2 * colours
+    assert figure.axes[6].get_ylabel() == "saliency"
     np.testing.assert_array_equal(arrays(figure)[5], figures.overlay(evidence.image, steps.cam))
     for axes in figure.axes[:3]:
         black, white = axes.collections
         (outline,) = white.get_paths()
         assert outline.get_extents().extents.tolist() == [2.5, 1.5, 8.5, 5.5], "half a pixel outside of the mask"
         assert black.get_linewidth()[0] > white.get_linewidth()[0]
-    assert all(len(axes.collections) == 0 for axes in figure.axes[3:])
+    assert all(len(axes.collections) == 0 for axes in figure.axes[3:6])
 
 
 def test_a_filmstrip_names_its_rows_at_the_left(images):
@@ -295,7 +351,7 @@ def test_gallery_frames_the_selected_map(explained):
     steps = explained[1]
     figure = figures.gallery({"photo": explained}, list("abcde"))
     frames = {axes.get_title().split(",")[0]: axes.spines["left"].get_linewidth() for axes in figure.axes[1:]}
-    label = {"united": "$L_{De-Region}$", "region": "$L_{Region}$"}[steps.selected]
+    label = {"united": r"$L_{\mathrm{De\text{-}Region}}$", "region": r"$L_{\mathrm{Region}}$"}[steps.selected]
     assert max(frames, key=frames.get) == label
     assert sorted(frames.values())[1] < frames[label]
 
@@ -304,8 +360,8 @@ def test_a_strip_has_the_selected_map_below_each_photo(explained):
     evidence, steps = explained
     figure = figures.strip({"one": explained, "two": explained}, list("abcde"))
     answer = f"{'abcde'[evidence.target]}: {evidence.probability:.2f}"
-    assert titles(figure) == [answer, answer, "", ""]
-    for image in arrays(figure)[2:]:
+    assert titles(figure)[:4] == [answer, answer, "", ""]
+    for image in arrays(figure)[2:4]:
         np.testing.assert_array_equal(image, figures.overlay(evidence.image, steps.cam))
 
 
@@ -398,10 +454,10 @@ def test_the_steps_of_fusion_show_the_live_numbers(explained):
         assert shown[title].images[0].get_clim() == (0, 1)
     np.testing.assert_allclose(shown["similarity $s$"].images[0].get_array(), steps.similarity, atol=1e-6)
     np.testing.assert_array_equal(
-        shown["$L_{Fusion}$"].images[0].get_array(), figures.overlay(evidence.image, steps.cam)
+        shown[r"$L_{\mathrm{Fusion}}$"].images[0].get_array(), figures.overlay(evidence.image, steps.cam)
     )
     arrows = [patch for patch in figure.artists if isinstance(patch, ConnectionPatch)]
-    assert (arrows[-1].axesA, arrows[-1].axesB) == (shown["similarity $s$"], shown["$L_{Fusion}$"])
+    assert (arrows[-1].axesA, arrows[-1].axesB) == (shown["similarity $s$"], shown[r"$L_{\mathrm{Fusion}}$"])
     assert_readable(figure)
 
 

@@ -62,7 +62,57 @@ def test_it_reads_like_a_chapter(path):
     assert cells[0].source.startswith("# ")
     assert "parameters" in code_cells(path)[0].metadata.tags
     assert all(len(cell.source.splitlines()) <= 15 for cell in code_cells(path))
-    assert any("Try it" in cell.source for cell in cells)
+
+
+def test_its_header_says_what_it_teaches_what_it_needs_how_long_it_takes_and_where_to_go(path):
+    header = nbformat.read(path, 4).cells[0].source
+    assert re.match(r"# .+\n\n(?!\|)\S", header), "a lead follows the title"
+    rows = dict(re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", header, re.MULTILINE))
+    assert list(rows) == ["You will learn", "You need", "Time", "Go to"]
+    reading, running = map(int, re.fullmatch(r"(\d+) minutes to read, (\d+) minutes? to run", rows["Time"]).groups())
+    cells = nbformat.read(path, 4).cells
+    words = sum(len(cell.source.split()) for cell in cells if cell.cell_type == "markdown")
+    assert 0.5 <= reading / (words / 100 + len(code_cells(path)) / 2) <= 2
+    assert 60 * running >= nbformat.read(path, 4).metadata.unioncam.seconds
+    i = NOTEBOOKS.index(path)
+    before, after = NOTEBOOKS[i - 1 : i], NOTEBOOKS[i + 1 : i + 2]
+    links = re.findall(r"\[(.+?)\]\((\w+)\.ipynb\)", rows["Go to"])
+    assert [stem for text, stem in links if text.startswith("←")] == [other.stem for other in before]
+    assert [stem for text, stem in links if text.endswith("→")] == [other.stem for other in after]
+    assert i == 0 or NOTEBOOKS[0].stem in [stem for _, stem in links]
+    assert cells[-1].source.splitlines()[-1].removeprefix("**Go to** ") == rows["Go to"]
+
+
+def test_it_ends_with_a_summary_questions_with_folded_answers_and_references(path):
+    end = "\n\n".join(cell.source for cell in nbformat.read(path, 4).cells)
+    parts = re.split(r"^## (Try it|Summary|Questions|References)$", end, flags=re.MULTILINE)
+    assert parts[1::2] == ["Try it", "Summary", "Questions", "References"]
+    summary, questions, references = parts[4::2]
+    assert 3 <= len(re.findall(r"^[-*] ", summary, re.MULTILINE)) <= 6
+    asked = re.findall(r"^\*\*\d\. .+?\?\*\*", questions, re.MULTILINE | re.DOTALL)
+    answer = r"^<details><summary>Answer</summary>\n\n.+?\n\n</details>"
+    assert len(asked) == len(re.findall(answer, questions, re.MULTILINE | re.DOTALL)) >= 3
+    assert "](" in references
+
+
+def test_a_reader_can_try_something_without_running_it_all_again(path):
+    tried = [cell for cell in code_cells(path) if "try-it" in cell.metadata.get("tags", [])]
+    assert tried
+    assert all(cell.outputs for cell in tried)
+
+
+def test_each_figure_has_a_number_and_a_caption(path):
+    cells = nbformat.read(path, 4).cells
+    drawn = [i for i, cell in enumerate(cells) if re.search(r"^figures\.(show|explore)\(", cell.source, re.MULTILINE)]
+    captions = [cells[i + 1].source for i in drawn if "try-it" not in cells[i].metadata.get("tags", [])]
+    for number, caption in enumerate(captions, 1):
+        assert re.match(rf"\*Figure {int(path.stem[:2])}\.{number}\.\* \S", caption), caption[:80]
+
+
+def test_what_the_paper_leaves_open_is_said_at_each_equation(path):
+    texts = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+    for here, following in zip(texts, [*texts[1:], ""], strict=True):
+        assert "\\tag{" not in here or "> **What the paper leaves open.**" in here + following
 
 
 def test_every_picture_has_alternative_text(path):

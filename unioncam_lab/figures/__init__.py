@@ -1,13 +1,23 @@
 """All figures of the project. Neither importing this package nor drawing with it changes Matplotlib's settings.
 
-- `style`: the colours and the look of all figures, and the function that saves and displays a figure.
+- `style`: the colours and the look of all figures; `show` saves and displays one, `explore` lets a reader change it.
 - `maps`: images, saliency maps and overlays, in rows and grids.
 - `steps`: the steps by which UnionCAM, Fusion-CAM and other methods compute a map.
 - `results`: charts that compare methods by their measured values.
 - `trends`: curves of measured values against the share of pixels, theta, the shuffled layers or the channels.
 """
 
-from unioncam_lab.figures.maps import comparison, draw, explanation, filmstrip, gallery, overlay, row, strip
+from unioncam_lab.figures.maps import (
+    comparison,
+    draw,
+    explanation,
+    filmstrip,
+    gallery,
+    overlay,
+    row,
+    saliency_bar,
+    strip,
+)
 from unioncam_lab.figures.results import (
     against_diagonal,
     beside_paper,
@@ -30,7 +40,7 @@ from unioncam_lab.figures.steps import (
     two_choices,
     weight_shares,
 )
-from unioncam_lab.figures.style import COLOURS, SALIENCY, show, styled
+from unioncam_lab.figures.style import COLOURS, SALIENCY, explore, show, styled
 from unioncam_lab.figures.trends import (
     READINGS,
     curve_differences,
@@ -56,6 +66,7 @@ __all__ = [
     "differences",
     "draw",
     "explanation",
+    "explore",
     "filmstrip",
     "fusion_rule",
     "fusion_steps",
@@ -69,6 +80,7 @@ __all__ = [
     "randomization",
     "ranks",
     "row",
+    "saliency_bar",
     "scoreboard",
     "scorecard",
     "selection",

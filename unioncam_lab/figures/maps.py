@@ -34,7 +34,7 @@ def pixels(image: Map) -> np.ndarray:
 
 
 def overlay(image: Map, cam: Map) -> np.ndarray:
-    """Lay a saliency map over its image: colour and opacity grow with saliency, and the image shows through in grey.
+    """Lay a saliency map over its image in grey: colour and opacity grow with saliency, and 0 shows the image alone.
 
     Args:
         image: (channels, H, W), drawn as `pixels` says.
@@ -44,23 +44,40 @@ def overlay(image: Map, cam: Map) -> np.ndarray:
         An array (H, W, 3) in [0, 1].
     """
     saliency = as_map(cam, image.shape[1:]).cpu().double().numpy()
-    grey = pixels(image).mean(2, keepdims=True).repeat(3, 2)
-    heat = mpl.colormaps[SALIENCY](saliency)[..., :3]
-    opacity = 0.25 + 0.5 * saliency[..., None]
-    return (1 - opacity) * grey + opacity * heat
+    return _blend(pixels(image).mean(2), saliency)
+
+
+def _blend(grey: np.ndarray, saliency: np.ndarray) -> np.ndarray:
+    """Return the colours (H, W, 3) of saliency over grey, both (H, W) in [0, 1]."""
+    opacity = 0.85 * saliency[..., None]
+    return (1 - opacity) * grey[..., None] + opacity * mpl.colormaps[SALIENCY](0.2 + 0.8 * saliency)[..., :3]
+
+
+def saliency_bar(figure: Figure, axes: Axes | Sequence[Axes], **options):
+    """Draw the scale of `overlay` beside axes: each saliency over dark, middle and light grey, from left to right.
+
+    `options` go to Matplotlib's `colorbar`.
+    """
+    bar = figure.colorbar(mpl.cm.ScalarMappable(), ax=axes, label="saliency", ticks=[0, 0.5, 1], pad=0.02, **options).ax
+    level, grey = np.mgrid[0:1:101j, 0.2:0.8:31j]
+    across = options.get("location") in ("top", "bottom")
+    colours = _blend(grey, level).swapaxes(0, 1) if across else _blend(grey, level)
+    for drawn in (*bar.collections, *bar.images):
+        drawn.remove()
+    bar.imshow(colours, origin="lower", extent=(*bar.get_xlim(), *bar.get_ylim()), aspect="auto")
 
 
 def draw(axes: Axes, array: np.ndarray | Tensor, title: str = "", colour: str = "black", **options) -> AxesImage:
-    """Draw an image (channels, H, W), a map (h, w) or an array into axes, with a title and a frame in one colour.
+    """Draw an image (channels, H, W), a map (h, w) or an array into axes, with a black title and a frame.
 
     An array with three dimensions is drawn as Matplotlib does it, (H, W, 3).
-    A colour other than black makes the frame thick. The axes have no ticks. `options` go to Matplotlib's `imshow`.
+    The frame has the colour, and is thick unless that is black. The axes have no ticks. `options` go to `imshow`.
     """
     if isinstance(array, Tensor):
         array = pixels(array) if array.ndim == 3 else array.detach().cpu().float().numpy()
     drawn = axes.imshow(array, **options)
     axes.set(xticks=[], yticks=[])
-    axes.set_title(title, color=colour)
+    axes.set_title(title)
     for spine in axes.spines.values():
         spine.set(visible=True, color=colour, linewidth=0.5 if colour == "black" else 2.5)
     return drawn
@@ -91,8 +108,7 @@ def explanation(image: Tensor, cam: Map, title: str, maps_title: str) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 4), width_ratios=[1, 1])
     draw(axes[0], image, title)
     draw(axes[1], overlay(image, cam), maps_title)
-    scale = mpl.cm.ScalarMappable(cmap=SALIENCY)
-    figure.colorbar(scale, ax=axes, label="saliency", shrink=0.8, ticks=[0, 0.5, 1])
+    saliency_bar(figure, axes, shrink=0.8)
     return figure
 
 
@@ -108,6 +124,7 @@ def strip(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str])
     for (above, below), (evidence, steps) in zip(axes.T, explained.values(), strict=True):
         draw(above, evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
         draw(below, overlay(evidence.image, steps.cam))
+    saliency_bar(figure, axes[1], shrink=0.8)
     return figure
 
 
@@ -125,12 +142,13 @@ def gallery(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str
     for line, (evidence, steps) in zip(axes, explained.values(), strict=True):
         draw(line[0], evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
         for one, cam, label, beta, name in (
-            (line[1], steps.denoised, "$L_{Denoising}$", steps.beta_denoising, "denoising"),
-            (line[2], steps.region, "$L_{Region}$", steps.beta_region, "region"),
-            (line[3], steps.united, "$L_{De-Region}$", steps.beta_united, "united"),
+            (line[1], steps.denoised, r"$L_{\mathrm{Denoising}}$", steps.beta_denoising, "denoising"),
+            (line[2], steps.region, r"$L_{\mathrm{Region}}$", steps.beta_region, "region"),
+            (line[3], steps.united, r"$L_{\mathrm{De\text{-}Region}}$", steps.beta_united, "united"),
         ):
             colour = COLOURS[name] if name == steps.selected else "black"
             draw(one, overlay(evidence.image, cam), f"{label}, $\\beta$ = {beta:.3f}", colour)
+    saliency_bar(figure, axes, shrink=0.8 / len(axes))
     return figure
 
 
@@ -163,6 +181,7 @@ def comparison(
         for one in line:
             for mask in outlines[photo] if outlines else ():
                 _outline(one, mask)
+    saliency_bar(figure, axes, shrink=0.8 / len(axes))
     return figure
 
 

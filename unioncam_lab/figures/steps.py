@@ -50,9 +50,9 @@ def architecture(evidence: Evidence, steps: UnionSteps, theta: float = 10, shown
     axes["scores"].bar_label(bars, [f"{score:.2f}" for score in scores], padding=3)
     axes["scores"].set(title="$W_R = f^c$", xlim=(0, 1.35 * max(scores)), xticks=[], yticks=[])
     for name, cam, label, beta in (
-        ("denoising", steps.denoised, "$L_{Denoising}$", steps.beta_denoising),
-        ("region", steps.region, "$L_{Region}$", steps.beta_region),
-        ("union", steps.united, "$L_{De-Region}$", steps.beta_united),
+        ("denoising", steps.denoised, r"$L_{\mathrm{Denoising}}$", steps.beta_denoising),
+        ("region", steps.region, r"$L_{\mathrm{Region}}$", steps.beta_region),
+        ("union", steps.united, r"$L_{\mathrm{De\text{-}Region}}$", steps.beta_united),
     ):
         colour = COLOURS["united" if name == "union" else name]
         draw(axes[name], overlay(evidence.image, cam), _beta(label, beta), colour)
@@ -80,16 +80,18 @@ def selection(evidence: Evidence, steps: UnionSteps) -> Figure:
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(12, 6), width_ratios=[1, 1, 0.9, 1.25])
     figure.get_layout_engine().set(wspace=0.06)
     for name, cam, label in (
-        ("united", steps.united, "$L_{De-Region}$"),
-        ("region", steps.region, "$L_{Region}$"),
+        ("united", steps.united, r"$L_{\mathrm{De\text{-}Region}}$"),
+        ("region", steps.region, r"$L_{\mathrm{Region}}$"),
     ):
         draw(axes[name], overlay(evidence.image, cam), label, COLOURS[name])
         draw(axes[f"{name} masked"], evidence.masked(cam[None])[0], f"{label} $\\circ\\; I_0$", COLOURS[name])
         _arrow(figure, axes[name], axes[f"{name} masked"])
     betas = [steps.beta_united, steps.beta_region]
-    bars = axes["betas"].bar(
-        ["$L_{De-Region}$", "$L_{Region}$"], betas, width=0.55, color=[COLOURS["united"], COLOURS["region"]]
+    names, colours = (
+        [r"$L_{\mathrm{De\text{-}Region}}$", r"$L_{\mathrm{Region}}$"],
+        [COLOURS["united"], COLOURS["region"]],
     )
+    bars = axes["betas"].bar(names, betas, width=0.55, color=colours)
     axes["betas"].bar_label(bars, [f"{beta:.3f}" for beta in betas], padding=3)
     axes["betas"].axhline(0, color=COLOURS["neutral"], linewidth=0.8)
     axes["betas"].set(
@@ -99,7 +101,7 @@ def selection(evidence: Evidence, steps: UnionSteps) -> Figure:
     draw(
         axes["cam"],
         overlay(evidence.image, steps.cam),
-        f"$L_{{UnionCAM}}$: the {steps.selected} map",
+        f"$L_{{\\mathrm{{UnionCAM}}}}$: the {steps.selected} map",
         COLOURS[steps.selected],
     )
     return figure
@@ -215,7 +217,7 @@ def fusion_steps(evidence: Evidence, steps: FusionSteps) -> Figure:
         draw(axes[name], share * cam, label.format(share), COLOURS[colour], cmap=SALIENCY, vmin=0, vmax=1)
     drawn = draw(axes["similarity"], steps.similarity, "similarity $s$", cmap="cividis", vmax=1)
     figure.colorbar(drawn, cax=axes["similarity"].inset_axes((0, -0.12, 1, 0.06)), orientation="horizontal")
-    draw(axes["cam"], overlay(evidence.image, steps.cam), "$L_{Fusion}$", COLOURS["fusion_cam"])
+    draw(axes["cam"], overlay(evidence.image, steps.cam), r"$L_{\mathrm{Fusion}}$", COLOURS["fusion_cam"])
     pairs = [("image", "denoised"), ("image", "region"), ("denoised", "united"), ("region", "united")]
     pairs += [("united", "first"), ("region", "second"), ("first", "similarity"), ("second", "similarity")]
     for start, end in [*pairs, ("similarity", "cam")]:

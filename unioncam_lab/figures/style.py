@@ -1,7 +1,9 @@
-"""What all figures share: the colours, the look, and how a figure is saved and displayed."""
+"""What all figures share: the colours, the look, how a figure is saved and displayed, and how a reader changes it."""
 
 import io
 import os
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,16 +11,18 @@ import matplotlib as mpl
 import matplotlib.patheffects
 import matplotlib.pyplot as plt
 import seaborn as sns
-from IPython.display import Image, display
+from IPython import get_ipython
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from unioncam_lab import FIGURES
 
-# Each map and method has one colour throughout the project. Colour-blind readers can tell them apart (Okabe-Ito).
+# Each map and method has one colour throughout the project, and no colour has a second meaning. Colour-blind readers
+# can tell the methods apart (Okabe-Ito), and the maps inside UnionCAM (dark colours of Tol).
 COLOURS = {
-    "denoising": "#0072B2",
-    "region": "#E69F00",
-    "united": "#009E73",
+    "denoising": "#332288",
+    "region": "#882255",
+    "united": "#6B6100",
     "grad_cam": "#56B4E9",
     "grad_cam_plus_plus": "#0072B2",
     "score_cam": "#CC79A7",
@@ -29,6 +33,8 @@ COLOURS = {
     "neutral": "#595959",
 }
 SALIENCY = "inferno"
+DPI = 200  # of a saved figure
+WIDEST = 1800  # pixels of a figure that a notebook stores
 HALO = mpl.patheffects.withStroke(linewidth=3, foreground="white")  # behind text that crosses lines
 # Both of seaborn's functions return parameters; `seaborn.set_theme` would set them for the whole process.
 PARAMETERS = {
@@ -63,7 +69,7 @@ def show(figure: Figure, name: str, alt: str):
     """Save a figure as NAME.png and NAME.svg, close it, and display it in the notebook with its alternative text.
 
     The folder is figures/, or the one that the environment variable UNIONCAM_FIGURES names. The notebook displays and
-    stores a JPEG, because a JPEG of photos has a fifth of the size of a PNG.
+    stores a PNG, which keeps lines and text sharp, or a JPEG where that has less than half the size: of photos.
 
     Args:
         figure: the figure, as a function of this package makes it.
@@ -72,12 +78,72 @@ def show(figure: Figure, name: str, alt: str):
     """
     folder = Path(os.environ.get("UNIONCAM_FIGURES") or FIGURES)
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None, "Description": alt})
+    figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None, "Description": alt})
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": alt})
-    jpeg = io.BytesIO()
-    figure.savefig(jpeg, format="jpeg", pil_kwargs={"quality": 80, "subsampling": 0})
+    width = figure.get_figwidth()
+    dpi = min(DPI, WIDEST / width)
+    png, jpeg = _saved(figure, "png", dpi), _saved(figure, "jpeg", dpi, pil_kwargs={"quality": 80, "subsampling": 2})
     plt.close(figure)
-    display(Image(jpeg.getvalue(), format="jpeg", alt=alt))
+    kind, stored = ("image/png", png) if len(png) < 2 * len(jpeg) else ("image/jpeg", jpeg)
+    # The text is for viewers that do not draw pictures, and the width for screens of any resolution.
+    data = {kind: b64encode(stored).decode(), "text/plain": alt}
+    display(data, metadata={kind: {"alt": alt, "width": round(100 * width)}}, raw=True)
+
+
+@styled()
+def explore(draw: Callable[..., Figure], choices: Mapping[str, Sequence], still: Figure, name: str, alt: str):
+    """Let the reader change what a figure shows, with a slider or a list for each argument of `draw`.
+
+    Where no reader can answer, such as in a run without a screen, `show` displays `still` instead. The controls need a
+    kernel, so a page or a stored notebook has the still figure alone.
+
+    Args:
+        draw: returns the figure for one value of each argument.
+        choices: argument of `draw` -> the values to choose from, the first one of which is drawn at the start. A list
+            of numbers makes a slider, any other list a drop-down list.
+        still: a figure that shows the same without being changed.
+        name: the still figure's name, as for `show`.
+        alt: the still figure's alternative text.
+    """
+    if not _someone_is_there():
+        show(still, name, alt)
+        return
+    import ipywidgets  # not needed elsewhere, and takes a while to import
+
+    plt.close(still)
+    controls = {}
+    for argument, values in choices.items():
+        numbers = all(isinstance(value, int | float) for value in values)
+        look = {"value": values[0], "description": argument, "style": {"description_width": "initial"}}
+        controls[argument] = (
+            ipywidgets.SelectionSlider(options=sorted(values), continuous_update=False, **look)
+            if numbers
+            else ipywidgets.Dropdown(options=list(values), **look)
+        )
+    picture = ipywidgets.Image(format="png")
+
+    def redraw(_=None):
+        with styled():
+            figure = draw(**{argument: control.value for argument, control in controls.items()})
+            picture.value = _saved(figure, "png", 100)
+            plt.close(figure)
+
+    for control in controls.values():
+        control.observe(redraw, "value")
+    redraw()
+    display(ipywidgets.VBox([*controls.values(), picture]))
+
+
+def _someone_is_there() -> bool:
+    """Whether the front end of the notebook can ask its reader: JupyterLab can, and a run without a screen cannot."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    return bool(getattr(kernel, "_allow_stdin", False))
+
+
+def _saved(figure: Figure, kind: str, dpi: float, **options) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=dpi, **options)
+    return file.getvalue()
 
 
 def method_colour(method: str) -> str:

@@ -102,7 +102,7 @@ def curve_differences(found: dict[str, dict[str, DataFrame]], other: str, title:
             axes.grid(axis="y", alpha=0.4)
         line[0].set_ylabel(f"{kind}, points\n({better[kind]})")
     for axes, method in zip(panels[0], methods, strict=True) if len(methods) > 1 else ():
-        axes.set_title(_broken(find_title(method)), fontsize=10, color=method_colour(method))
+        axes.set_title(_broken(find_title(method)), fontsize=10)
     figure.supxlabel("most salient pixels inserted or deleted, %", fontsize=10)
     what = "mean probability" if len(methods) > 1 else f"{find_title(methods[0])}'s mean probability"
     figure.suptitle(f"{title}\n{what} less that of {find_title(other)}, in points, with 95 % bands", fontsize=11)
