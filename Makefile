@@ -8,7 +8,7 @@ TYPED := $(wildcard unioncam_core.py fusioncam.py $(foreach part,engine methods 
 # An idle thread of PyTorch sleeps. By default it waits actively, which takes the core from whoever has work for it.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: help demo quick test format lock bench shapes lab notebooks book clean
+.PHONY: help demo quick test format lock bench shapes lab notebooks book badges clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -59,12 +59,18 @@ format: .venv/ready ## format the code, and fix what can be fixed automatically
 	@$(BIN)/ruff format .
 
 # The versions that the files hold are kept where pyproject.toml allows them. --universal: for every system and Python.
-PIN = $(BIN)/uv pip compile pyproject.toml --quiet --extra test --universal --python-version 3.11
-lock: .venv/ready ## write requirements.lock and environment.yml for pyproject.toml (newest versions: make lock ARGS=--upgrade)
-	$(PIN) --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
-	@sed '/- -e/q' environment.yml > .venv/environment.yml
-	@$(PIN) --no-deps --no-header --no-annotate --no-emit-index-url --constraint requirements.lock | sed 's/^/      - /' >> .venv/environment.yml
-	@cp .venv/environment.yml environment.yml
+PIN = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11
+lock: .venv/ready ## write the locked versions for pyproject.toml: requirements.lock, environment.yml, binder/ (newest: ARGS=--upgrade)
+	$(PIN) --extra test --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
+	@$(call list,environment.yml,test)
+	@$(call list,binder/environment.yml,binder,s/^torch\(vision\)*=.*/&+cpu/;)
+
+# $(call list,FILE,EXTRA,SED) writes the versions of an extra below the line of FILE that begins with an option of pip.
+define list
+	sed '/- -/q' $(1) > .venv/environment.yml; \
+	$(PIN) --extra $(2) --no-deps --no-header --no-annotate --no-emit-index-url --constraint requirements.lock \
+		| sed '$(3)s/^/      - /' >> .venv/environment.yml && cp .venv/environment.yml $(1)
+endef
 
 bench: .venv/ready ## measure what an explanation costs, beside two libraries (more: make bench ARGS=--help)
 	@$(BIN)/python -m unioncam_lab bench $(ARGS)
@@ -81,6 +87,9 @@ notebooks: .venv/ready ## run the committed notebooks again and store their outp
 book: .venv/ready ## make a website of the stored notebooks, to read and to search without a network
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs --doctree-dir build/doctrees . build/book
 	@echo "Read build/book/index.html."
+
+badges: .venv/ready ## have the notebooks opened on Binder and Colab: make badges REPOSITORY=owner/name
+	@$(BIN)/python -m unioncam_lab badges "$(REPOSITORY)"
 
 clean: ## remove what the other targets made
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

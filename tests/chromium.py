@@ -1,4 +1,4 @@
-"""Chromium without a screen, driven through a pipe by the DevTools protocol: any width, dark colours, print, no network."""
+"""Chromium without a screen, driven through a pipe by the DevTools protocol: any width, dark colours, and print."""
 
 import base64
 import fcntl

@@ -29,7 +29,6 @@ SYSTEMS = [{"sys_platform": "linux"}, {"sys_platform": "darwin"}, {"sys_platform
 USED = {
     "pyarrow": "to_parquet(",
     "tabulate": "to_markdown(",
-    "ipywidgets": "from tqdm.auto import",
     "ipykernel": 'kernel_name="python3"',
     "jupyter-server-mathjax": 'distribution("jupyter-server-mathjax")',
     "jupyterlab": "jupyter lab ",
@@ -109,12 +108,27 @@ def test_the_lock_is_what_is_installed():
         assert version(name).partition("+")[0] == found[name], f"{name}: run make, or pip install from the lock"
 
 
-def test_conda_gets_the_versions_of_the_lock():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+@pytest.mark.parametrize(
+    ("file", "extra", "first", "build"),
+    [
+        ("environment.yml", "test", "-e .", ""),
+        ("binder/environment.yml", "binder", "--extra-index-url https://download.pytorch.org/whl/cpu", "+cpu"),
+    ],
+)
+def test_conda_and_binder_get_the_versions_of_the_lock(file, extra, first, build):
+    environment = yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
     (from_pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     found = versions()
-    assert from_pip[0] == "-e ."
-    assert sorted(from_pip[1:]) == sorted(f"{name}=={found[name]}" for name in names("test"))
+    found |= {name: found[name] + build for name in ("torch", "torchvision")}
+    assert from_pip[0] == first
+    assert sorted(from_pip[1:]) == sorted(f"{name}=={found[name]}" for name in names(extra))
+
+
+def test_binder_installs_the_project_after_its_packages():
+    """Otherwise Binder would install them all again after each commit."""
+    script = ROOT / "binder/postBuild"
+    assert os.access(script, os.X_OK)
+    assert "pip install --no-deps --editable ." in script.read_text(encoding="utf-8")
 
 
 def imported(source):
@@ -143,6 +157,8 @@ def sources():
         "backends.py": ["lab", "ncnn"],
         "bench.py": ["bench"],
         "headless.py": ["notebooks"],
+        "launch.py": ["notebooks"],
+        "style.py": ["notebooks"],
         "train_shapes.py": ["notebooks"],
     }
     return {

@@ -36,7 +36,7 @@ FLOORS = [
     {"tables"},
     {"experiment"},
     {"figures"},
-    {"report", "findings", "bench", "headless", "train_shapes"},
+    {"report", "findings", "bench", "headless", "launch", "train_shapes"},
     {"__main__"},
 ]
 

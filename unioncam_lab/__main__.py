@@ -125,6 +125,14 @@ def readme_command() -> int:
     return 0
 
 
+def badges_command(repository: str) -> int:
+    from unioncam_lab.launch import add_badges
+
+    add_badges(repository)
+    print(f"README.md and the notebooks lead to {repository} on Binder and Colab.")
+    return 0
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
@@ -207,6 +215,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, help="folder for the weights and their record; data/NETWORK by default")
 
     add("readme", readme_command, "write the README's tables and sentences from data/records", "")
+    line = "write badges for Binder and Colab into the README, and a cell for Colab into each notebook"
+    badges = add("badges", badges_command, line, "owner/name")
+    badges.add_argument("repository", help="the public address on GitHub: OWNER/NAME")
     return main
 
 
