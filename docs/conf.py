@@ -10,6 +10,7 @@ from pathlib import Path
 
 from docutils import nodes
 from myst_nb.core.render import NbElementRenderer
+from sphinx import addnodes
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # for the reference of the core, wherever the project is installed
@@ -27,15 +28,15 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 default_role = "py:obj"  # a name in backticks leads to its description
 autodoc_member_order = "bysource"
-maximum_signature_line_length = 80
 python_use_unqualified_type_names = True
 autodoc_preserve_defaults = True
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"
 pygments_dark_style = "a11y-dark"
-html_static_path = ["book.css"]
+html_static_path = ["book.css", "book.js"]
 html_css_files = ["book.css"]
+html_js_files = ["book.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"top_of_page_buttons": []}
@@ -53,10 +54,19 @@ mathjax2_config = {
 
 
 def setup(app):
-    app.connect("doctree-read", prepare, priority=900)  # after Sphinx has collected the headings
+    app.connect("doctree-read", attach, priority=100)  # before Sphinx collects the files, and
+    app.connect("doctree-read", prepare, priority=900)  # after it has collected the headings
     app.connect("autodoc-process-docstring", escape)
     app.connect("build-finished", finish)
     NbElementRenderer.render_image = image_with_text
+
+
+def attach(app, doctree):
+    """Let a link to a text of the project that is no page of the book, such as the README, lead to a copy of it."""
+    for link in doctree.findall(addnodes.pending_xref):
+        if link["refdomain"] == "doc" and link["reftarget"] not in app.env.found_docs:
+            target = {"reftarget": f"/{link['reftarget']}.md", "refdoc": link["refdoc"], "refdomain": ""}
+            link.replace_self(addnodes.download_reference("", "", *link.children, **target))
 
 
 def prepare(app, doctree):

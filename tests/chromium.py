@@ -80,14 +80,16 @@ class Chromium:
         self.send("Emulation.setEmulatedMedia", media=media, features=features)
 
     def open(self, url):
-        """Open a page, and return the addresses that it asked for once everything has been loaded."""
+        """Open a page, and return when it has loaded all that it names."""
         self.events.clear()
         self.send("Page.navigate", url=url)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self.read())
-        return [
-            event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"
-        ]
+
+    def requests(self):
+        """The addresses that the page has asked for until now."""
+        sent = [event["params"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [parameters["request"]["url"] for parameters in sent]
 
     def run(self, script):
         """Evaluate JavaScript, which may be a promise, and return its value."""

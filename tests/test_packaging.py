@@ -32,7 +32,6 @@ USED = {
     "ipykernel": 'kernel_name="python3"',
     "jupyter-server-mathjax": 'distribution("jupyter-server-mathjax")',
     "jupyterlab": "jupyter lab ",
-    "sphinx": "-m sphinx ",
     "furo": 'html_theme = "furo"',
     "sphinx-copybutton": '"sphinx_copybutton"',
     "nbval": "--nbval-lax",
