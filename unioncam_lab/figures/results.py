@@ -14,7 +14,10 @@ from unioncam_lab import tables
 from unioncam_lab.figures.style import COLOURS, HALO, method_colour, styled
 from unioncam_lab.methods import CONTROLS, find_title
 from unioncam_lab.metrics import FAITHFULNESS
+from unioncam_lab.store import Run
 from unioncam_lab.tables import QUANTITIES, interval
+
+NETWORKS = {"efficientnet_lite0": "EfficientNet-Lite0", "vgg16": "VGG16"}  # names of networks in titles
 
 
 @styled()
@@ -46,34 +49,27 @@ def scoreboard(records: DataFrame) -> Figure:
 
 
 @styled()
-def beside_paper(
-    found: DataFrame,
-    published: dict[str, dict[str, float]],
-    title: str = "",
-    methods: Sequence[str] | None = None,
-    others: dict[str, dict[str, dict[str, float]]] | None = None,
-) -> Figure:
-    """Draw our means with their intervals and the published numbers as diamonds, in a panel for each quantity.
+def beside_paper(run: Run, table: str) -> Figure:
+    """Draw a run's means with their intervals and the paper's numbers as diamonds, in a panel for each quantity.
+
+    A variant of a method has the published number of the method. A control has none, and stands below the others.
 
     Args:
-        found: `tables.summary` of our records.
-        published: quantity -> method -> percent, as `tables.published` gives it.
-        title: of the figure.
-        methods: the methods to show; by default those with a published number. A method without a published number has
-            no diamond. A method with options uses the number of the method without options.
-        others: name -> further numbers in the form of `published`, drawn as crosses.
+        run: a run of the table's methods, and of variants of them or of controls.
+        table: "table 1" to "table 3".
     """
-    methods = list(methods or dict.fromkeys(method for numbers in published.values() for method in numbers))
+    published, held = tables.published(table), list(dict.fromkeys(run.records["method"]))
+    methods = [method for method in held if method not in CONTROLS]
+    order = [*COLOURS, *(method.partition(":")[0] for method in methods)]
+    methods.sort(key=lambda method: order.index(method.partition(":")[0]))
+    methods += [method for method in held if method in CONTROLS]
+    found = tables.summary(run.records, list(published))
     size = 4.2 * len(published), 1.9 + 0.36 * len(methods)
     figure, panels = plt.subplots(1, len(published), figsize=size, sharey=True, squeeze=False)
-    marks = {"published, of another network and other pictures": (published, "D", "white")}
-    marks |= {name: (numbers, "X", "#cccccc") for name, numbers in (others or {}).items()}
-    for axes, quantity in zip(panels[0], published, strict=True):
+    mark = {"marker": "D", "color": "white", "mec": "black", "mew": 1.1, "markersize": 7, "linestyle": ""}
+    for axes, (quantity, theirs) in zip(panels[0], published.items(), strict=True):
         rows = found[found["quantity"] == quantity].set_index("method").loc[methods]
-        for numbers, marker, colour in marks.values():
-            theirs = numbers.get(quantity, {})
-            points = [theirs.get(m, theirs.get(m.partition(":")[0], np.nan)) for m in methods]
-            axes.plot(points, range(len(methods)), marker, color=colour, mec="black", mew=1.1, markersize=7)
+        axes.plot([theirs.get(m.partition(":")[0], np.nan) for m in methods], range(len(methods)), **mark)
         _dots(axes, rows)
         axes.set_title(QUANTITIES[quantity].title)
         axes.set(xlabel=_percent(quantity))
@@ -83,11 +79,14 @@ def beside_paper(
     panels[0, 0].set_yticks(range(len(methods)), [find_title(method) for method in methods])
     panels[0, 0].invert_yaxis()
     line = {"marker": "o", "color": COLOURS["neutral"], "linewidth": 3}
-    handles = [mpl.lines.Line2D([], [], label="ours, mean and 95 % interval", **line)]
-    for name, (_, marker, colour) in marks.items():
-        look = {"marker": marker, "color": colour, "mec": "black", "linestyle": ""}
-        handles.append(mpl.lines.Line2D([], [], label=name, **look))
+    handles = [
+        mpl.lines.Line2D([], [], label="ours, mean and 95 % interval", **line),
+        mpl.lines.Line2D([], [], label="published, of another network and other pictures", **mark),
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=9)
+    network, n = run.info["options"]["classifier"], run.records["image"].nunique()
+    few = "; too few for an order" if n < 30 else ""
+    title = f"The quantities of {table.capitalize()} on N = {n} pictures, {NETWORKS.get(network, network)}{few}"
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -104,7 +103,7 @@ def differences(found: dict[str, DataFrame], title: str) -> Figure:
         title: of the figure.
     """
     rows = max(len(pairs) for pairs in found.values())
-    size = 4.2 * len(found), 1.75 + 0.34 * rows
+    size = min(4.2 * len(found), 13), 1.75 + 0.34 * rows
     figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
     tested = all("clear" in pairs for pairs in found.values())
     for axes, (label, pairs) in zip(panels[0], found.items(), strict=True):
@@ -129,47 +128,82 @@ def differences(found: dict[str, DataFrame], title: str) -> Figure:
 
 
 @styled()
-def ranks(
-    found: dict[str, dict[str, dict[str, float]]], title: str, alike: dict[str, dict[str, set[str]]] | None = None
-) -> Figure:
-    """Draw the order of methods in several tables, with the best on top, in a panel for each quantity.
+def ranks(table: str, records: Sequence[DataFrame], quantity: str, where: str) -> Figure:
+    """Draw the order of a table's methods in the paper and in our records, in a panel for each quantity.
 
-    Each table is a column, and a line follows each method from table to table.
+    Each table is a column with the best method on top, and a line follows each method from table to table. The mark of
+    a method that is not clearly different from UnionCAM is hollow. All columns that are not ours are published numbers:
+    their marks are squares, because their differences cannot be tested.
 
     Args:
-        found: quantity -> name of the table -> method -> percent.
-        title: of the figure.
-        alike: quantity -> name of one of our tables -> the methods that are not clearly different from UnionCAM in it.
-            Their marks are hollow. All other tables are published ones: their marks are squares, because their
-            differences cannot be tested.
+        table: "table 1" to "table 3".
+        records: records of the table's methods. Each choice of region maps has the first records that hold it.
+        quantity: the quantity for which the title says how UnionCAM stands under each choice of region maps.
+        where: network and pictures, for the title.
     """
-    alike = alike or {}
+    found, tested = _orders(table, records)
     columns = max(len(named) for named in found.values())
     figure, panels = plt.subplots(len(found), 1, figsize=(1.75 * columns + 1.9, 2.75 * len(found) + 1), squeeze=False)
-    for axes, (quantity, named) in zip(panels[:, 0], found.items(), strict=True):
-        ascending, tested = QUANTITIES[quantity].better == "lower", alike.get(quantity, {})
+    for axes, (shown, named) in zip(panels[:, 0], found.items(), strict=True):
+        ascending, alike = QUANTITIES[shown].better == "lower", tested[shown]
         methods = list(next(iter(named.values())))
-        orders = [pd.Series(table)[methods].rank(ascending=ascending, method="first") for table in named.values()]
+        orders = [pd.Series(numbers)[methods].rank(ascending=ascending, method="first") for numbers in named.values()]
         for method in methods:
             colour, y = method_colour(method), [order[method] for order in orders]
             axes.plot(range(len(y)), y, color=colour, linewidth=3 if method == "union_cam" else 1.5, alpha=0.6)
-            for x, (name, table) in enumerate(named.items()):
-                look = {"mfc": "white" if method in tested.get(name, ()) else colour, "mew": 2}
-                axes.plot(x, y[x], "o" if name in tested else "s", color=colour, markersize=11, **look)
-                text = f"{table[method]:.1f}" if name in tested else f"{table[method]:g}"
+            for x, (name, numbers) in enumerate(named.items()):
+                look = {"mfc": "white" if method in alike.get(name, ()) else colour, "mew": 2}
+                axes.plot(x, y[x], "o" if name in alike else "s", color=colour, markersize=11, **look)
+                text = f"{numbers[method]:.1f}" if name in alike else f"{numbers[method]:g}"
                 axes.text(x + 0.1, y[x] - 0.28, text, fontsize=9, va="center", path_effects=[HALO])
             for x, side, edge in ((0, "right", -0.13), (len(y) - 1, "left", len(y) - 0.62)):
                 axes.text(edge, y[x], find_title(method), ha=side, va="center", color=colour, weight="bold", fontsize=9)
         axes.set(xlim=(-0.1, columns - 0.75), ylim=(len(methods) + 0.5, 0.4), yticks=[])
         axes.set_xticks(range(len(named)), list(named), fontsize=9)
-        axes.set_title(f"{QUANTITIES[quantity].heading}, the best on top", loc="left", fontsize=10)
+        axes.set_title(f"{QUANTITIES[shown].heading}, the best on top", loc="left", fontsize=10)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    figure.suptitle(title, fontsize=11)
+    stand: dict[str, list[str]] = {}
+    for column, alike in tested[quantity].items():
+        word = _stand(found[quantity][column], alike, QUANTITIES[quantity].better)
+        stand.setdefault(word, []).append(column.splitlines()[1])
+    parts = [f"{word} with {' and '.join(choices)}" for word, choices in stand.items()]
+    title = f"{QUANTITIES[quantity].title}: UnionCAM is " + ",\n".join(parts)
+    figure.suptitle(f"{title}\n({where})", fontsize=11)
     note = f"squares: published; hollow: not clearly different from UnionCAM (Holm-corrected p ≥ {tables.LEVEL:g});"
     note += ("\n" if columns < 4 else " ") + "the order of equal numbers means nothing"
     figure.supxlabel(note, fontsize=9)
     return figure
+
+
+def _orders(table: str, records: Sequence[DataFrame]) -> tuple[dict, dict]:
+    """Return `tables.orders` of several records as one; the first records with a choice of region maps have its column.
+
+    The second line of our columns is the choice of region maps.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    tested: dict[str, dict[str, set[str]]] = {}
+    for own in records:
+        means, alike = tables.orders(own, table)
+        for quantity, named in means.items():
+            columns, marks = found.setdefault(quantity, {}), tested.setdefault(quantity, {})
+            for name, numbers in named.items():
+                choice, _, size = name.removeprefix("ours, ").partition("\n")
+                name = f"ours,\n{choice}\n{size}" if name.startswith("ours, ") else name
+                if not any(choice in known for known in columns):
+                    columns[name] = numbers
+                    if name.startswith("ours,"):
+                        marks[name] = alike[quantity][f"ours, {choice}\n{size}"]
+    return found, tested
+
+
+def _stand(numbers: dict[str, float], alike: set[str], better: str) -> str:
+    """Return how UnionCAM stands, by the rule of `tables.standing`."""
+    sign = -1 if better == "lower" else 1
+    clear = [sign * (numbers["union_cam"] - n) > 0 for m, n in numbers.items() if m not in {"union_cam", *alike}]
+    if len(clear) == len(numbers) - 1 and all(clear):
+        return "clearly best"
+    return "not distinguishable from the best" if all(clear) else "clearly beaten"
 
 
 @styled()
@@ -183,21 +217,56 @@ def against_diagonal(found: dict[str, tuple[DataFrame, str, str]], title: str) -
         title: of the figure.
     """
     figure, panels = plt.subplots(
-        1, len(found), figsize=(3.9 * len(found), 4.7), sharey=True, squeeze=False, layout="compressed"
+        1, len(found), figsize=(3.9 * len(found), 4.5), sharey=True, squeeze=False, layout="compressed"
     )
     for axes, (label, (records, method, other)) in zip(panels[0], found.items(), strict=True):
         left = 100 * records.pivot(index="image", columns="method", values="masked_probability")[[method, other]]
         below = left[method] < left[other] - 1e-3
-        for rows, colour, mark in ((left[~below], COLOURS["neutral"], "o"), (left[below], COLOURS["fusion_cam"], "v")):
-            axes.plot(rows[other], rows[method], mark, color=colour, markersize=4, alpha=0.55, mew=0)
+        for rows, colour, mark, alpha in (
+            (left[~below], COLOURS["neutral"], "o", 0.45),
+            (left[below], "black", "v", 0.8),
+        ):
+            axes.plot(rows[other], rows[method], mark, color=colour, markersize=4, alpha=alpha, mew=0)
         axes.plot([0, 100], [0, 100], color="black", linewidth=0.8)
-        axes.text(97, 4, f"below: {below.sum()}", ha="right", color=COLOURS["fusion_cam"], weight="bold")
+        axes.text(97, 4, f"below: {below.sum()}", ha="right", weight="bold")
         axes.text(3, 94, f"on or above: {(~below).sum()}", color=COLOURS["neutral"], weight="bold")
         axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=[0, 50, 100], yticks=[0, 50, 100])
         axes.set(
             xlabel=f"{find_title(other)}: probability left, %", ylabel=f"{find_title(method)}: probability left, %"
         )
         axes.set_title(label, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+@styled()
+def by_picture(found: dict[str, Sequence[float]], label: str, title: str) -> Figure:
+    """Draw a difference for each picture, from the smallest to the largest, in a panel for each entry.
+
+    A line is the mean, and a band is its 95 % interval. The title of a panel says on how many pictures the difference
+    is below or above 0; less than 0.01 counts as none.
+
+    Args:
+        found: title of the panel -> a difference for each picture.
+        label: of the axis of the differences.
+        title: of the figure.
+    """
+    size = max(5.6, min(4.2 * len(found), 13)), 4.2
+    figure, panels = plt.subplots(1, len(found), figsize=size, sharey=True, squeeze=False)
+    for axes, (name, differences) in zip(panels[0], found.items(), strict=True):
+        values = np.sort(np.asarray(differences, dtype=float))
+        (low, high), below, above = interval(values), int((values < -0.01).sum()), int((values > 0.01).sum())
+        axes.axhline(0, color=COLOURS["neutral"], linewidth=0.8)
+        axes.axhspan(low, high, color=COLOURS["neutral"], alpha=0.25, linewidth=0)
+        axes.axhline(values.mean(), color=COLOURS["neutral"], linewidth=2, label="mean, with its 95 % interval")
+        axes.plot(np.arange(1, len(values) + 1), values, ".", color="black", markersize=5, label="one picture")
+        mean = f"mean {values.mean():+.2f} [{low:+.2f}, {high:+.2f}] points".replace("-", "−")
+        counts = f"below 0: {below}, none: {len(values) - below - above}, above 0: {above}"
+        axes.set_title(f"{name}, N = {len(values)}\n{mean}\n{counts}", fontsize=10)
+        axes.set(xlabel="pictures, sorted")
+        axes.grid(axis="y", alpha=0.4)
+    panels[0, 0].set_ylabel(label)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -253,7 +322,7 @@ def scorecard(card: DataFrame, title: str) -> Figure:
     methods = list(dict.fromkeys(card.loc[card["mean"].notna(), "method"]))
     controls = set(card.loc[card["control"], "method"])
     top = {method: y + 0.25 * (method in controls) for y, method in enumerate(methods)}
-    figure, axes = plt.subplots(figsize=(1.04 * len(columns) + 2.1, 0.34 * len(methods) + 2.1))
+    figure, axes = plt.subplots(figsize=(1.18 * len(columns) + 2.1, 0.36 * len(methods) + 2.2))
     for x, (group, label) in enumerate(columns):
         rows = card[(card["group"] == group) & (card["label"] == label)].set_index("method").loc[methods]
         lower, unit = rows["better"].iloc[0] == "lower", rows["unit"].iloc[0]
@@ -270,7 +339,7 @@ def scorecard(card: DataFrame, title: str) -> Figure:
             weight = "bold" if row["among the best"] else "normal"
             axes.text(x + 0.48, y + 0.46, text, ha="center", va="center", weight=weight, fontsize=9)
         heading = f"{label}, {unit}\n{'↓' if lower else '↑'} is better\nN = {rows['n'].max():,}"
-        axes.text(x + 0.48, -0.12, heading, ha="center", va="bottom", fontsize=8, linespacing=1.25)
+        axes.text(x + 0.48, -0.12, heading, ha="center", va="bottom", fontsize=9, linespacing=1.25)
     for group in dict.fromkeys(card["group"]):
         places = [x for x, column in enumerate(columns) if column[0] == group]
         middle = (places[0] + places[-1] + 0.96) / 2
@@ -341,7 +410,7 @@ def masses(shares: DataFrame, title: str) -> Figure:
         texts = axes.bar_label(bars, [f"{width:.0f} %" for width in widths], label_type="center", fontsize=9)
         for text, bar in zip(texts, bars, strict=True):
             dark = np.dot(mpl.colors.to_rgb(bar.get_facecolor()), (0.3, 0.59, 0.11)) < 0.4 and not look
-            text.set_color("white" if dark else "black")
+            text.set(color="white" if dark else "black", path_effects=[HALO] if look else [])
         keys.append(mpl.patches.Patch(facecolor=key, edgecolor="white", label=name, **look))
         left = left + widths.to_numpy()
     figure.legend(handles=keys, loc="outside lower center", ncols=3)
@@ -390,7 +459,7 @@ def cost(costs: DataFrame) -> Figure:
     costs = costs.sort_values("seconds", ascending=False)
     slowest = costs.seconds.iloc[0]
     figure, axes = plt.subplots(figsize=(9, 0.9 + 0.5 * len(costs)))
-    colours = [COLOURS["united" if method.startswith("UnionCAM") else "score_cam"] for method in costs.method]
+    colours = [COLOURS["union_cam" if method.startswith("UnionCAM") else "score_cam"] for method in costs.method]
     bars = axes.barh(costs.method, costs.seconds, color=colours, edgecolor="white")
     for bar, method in zip(bars, costs.method, strict=True):
         bar.set_hatch("" if method in ("UnionCAM", "Score-CAM") else "//")
@@ -408,7 +477,7 @@ def _dots(axes: Axes, rows: DataFrame):
     """Draw a mean with its interval for each method, from the top, in the methods' colours."""
     for place, (method, row) in enumerate(rows.iterrows()):
         axes.plot([row["low"], row["high"]], [place, place], color=method_colour(method), linewidth=3, alpha=0.5)
-        axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8)
+        axes.plot(row["mean"], place, "o", color=method_colour(method), markersize=8, clip_on=False, zorder=3)
 
 
 def _percent(quantity: str) -> str:
