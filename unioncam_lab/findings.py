@@ -8,11 +8,13 @@ setups: the claim holds, is contradicted, or cannot be distinguished. The rule i
 clear if Holm's p is below 0.01.
 """
 
+import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -27,7 +29,7 @@ from unioncam_lab.methods import CONTROLS, find_title
 from unioncam_lab.store import RECORDS, load
 from unioncam_lab.tables import alone, paired, standing, values
 
-README = ROOT / "README.md"
+README, START = ROOT / "README.md", ROOT / "notebooks" / "00_start_here.ipynb"
 HOLDS, OPEN, CONTRADICTED = "holds", "not distinguishable", "contradicted"
 OF_STANDING = {"best": HOLDS, "not distinguishable": OPEN, "beaten": CONTRADICTED}
 
@@ -476,9 +478,8 @@ CLAIMS = (
 )
 
 
-@cache
 def verdicts() -> pd.DataFrame:
-    """Return a row for each finding: the number of the claim, its measure, the result, and the two verdicts."""
+    """Return a row for each finding: the claim, its measure, the result, and the two verdicts at `tables.LEVEL`."""
     rows = []
     for number, claim in enumerate(CLAIMS, 1):
         for finding in list(claim.findings()) or [Finding("", 0, "", "not run")]:
@@ -622,24 +623,130 @@ def readme_costs() -> str:
     return "\n\n".join([_paragraph(text), _markdown(pd.DataFrame(columns).rename_axis(""))])
 
 
+# Notebook -> what it shows, and the part of the paper that it is about.
+SHOWN = {
+    "00": ("a photo explained with two maps, two tests of the maps, and the way through the notebooks", ""),
+    "01": ("how CAM, Grad-CAM, Grad-CAM++, Score-CAM and Group-CAM weigh feature maps", "§ 2"),
+    "02": ("which gradients count, and when the default θ = 10 changes nothing", "Eqs. 1–3"),
+    "03": ("one masked image for each channel, and how two maps are united", "Eqs. 4–6, Fig. 1"),
+    "04": ("how a map is selected; the complete algorithm; right and wrong answers", "Eqs. 7–8, Fig. 2, Algorithm 1"),
+    "05": ("the larger value where two maps agree, and their mean where they disagree", "Fusion-CAM"),
+    "06": ("average drop, insertion, deletion, and how a map that explains nothing can win", "§ 4.2, Fig. 4"),
+    "07": ("average drop and average increase on ILSVRC2012", "Table 1"),
+    "08": ("the same measures on VOC2007, whose pictures show several objects", "Table 2"),
+    "09": ("insertion and deletion, with their curves", "Table 3"),
+    "10": ("UnionCAM without each of its parts; every θ, under three readings of Eq. 1", "Table 4, Fig. 8"),
+    "11": ("maps side by side; two classes in one picture; two objects of one class", "Figs. 3, 5–7"),
+    "12": ("is Fusion-CAM better than UnionCAM?", "Fusion-CAM's experiment"),
+    "13": ("is a map on the object, does it depend on the weights, is it stable? A scorecard of all methods", ""),
+    "14": ("VGG16's convolutions, with another head, on brain MRI", ""),
+    "16": ("seconds and memory, beside two libraries; how they grow; half precision", "§ 4.2"),
+    "17": ("each claim of both papers with two verdicts, on the paper's setup and on ours", "all"),
+    "18": ("one cell for each kind of network: one logit, several labels, grey images, a transformer, timm", ""),
+}
+# Ways through the notebooks.
+WAYS = {
+    "A first look": ("00", "04", "06"),
+    "The method": ("00", "01", "02", "03", "04", "05", "06"),
+    "Your own network": ("00", "18", "16"),
+    "Everything": None,
+}
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A notebook, as an index shows it."""
+
+    file: str
+    name: str  # its number and what its title says before the colon
+    reading: int  # minutes
+    seconds: float  # that it was last measured to take
+    alone: bool  # nothing runs beside it
+
+    @property
+    def number(self) -> str:
+        return self.file[:2]
+
+
+def chapters() -> list[Chapter]:
+    """Read the heading of each notebook."""
+    found = []
+    for path in sorted(START.parent.glob("*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        header = "".join(notebook["cells"][0]["source"])
+        title = header.partition("\n")[0].removeprefix("# ").partition(":")[0]
+        reading = re.search(r"(\d+) minutes to read", header)
+        ours = notebook["metadata"]["unioncam"]
+        minutes = int(reading[1]) if reading else 0
+        found.append(Chapter(path.name, f"{path.stem[:2]} {title}", minutes, ours["seconds"], ours.get("alone", False)))
+    return found
+
+
+def notebooks(folder: str = "") -> str:
+    """Return the index of the notebooks, and ways through them. The links start in `folder`, as "notebooks/"."""
+    every = chapters()
+    lines = ["| notebook | what it shows | of the paper | minutes to read |", "|---|---|---|---:|"]
+    for chapter in every:
+        text, part = SHOWN[chapter.number]
+        lines.append(f"| [{chapter.name}]({folder}{chapter.file}) | {text} | {part} | {chapter.reading} |")
+    ways = ["| way | notebooks | to read |", "|---|---|---:|"]
+    for way, numbers in WAYS.items():
+        minutes = sum(chapter.reading for chapter in every if numbers is None or chapter.number in numbers)
+        ways.append(f"| {way} | {', '.join(numbers) if numbers else 'all'} | {_duration(minutes)} |")
+    return "\n".join([*lines, "", "Number 15 is not used.", "", *ways])
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 90:
+        return f"{10 * max(1, round(minutes / 10))} minutes"
+    return f"{round(minutes / 30) / 2:g} hours"
+
+
+def readme_demo() -> str:
+    """Return the README's sentences about how long `make demo` takes, from the seconds that the notebooks hold."""
+    every = chapters()
+    beside = sum(chapter.seconds for chapter in every if not chapter.alone)
+    alone = sum(chapter.seconds for chapter in every if chapter.alone)
+    numbers = " and ".join(chapter.number for chapter in every if chapter.alone)
+    return _paragraph(
+        f"""`make demo` runs as many notebooks at a time as there are cores. `build/index.html` is there at once: it
+        says what runs, what waits and when all will be there. Each page can be read as soon as its notebook has run,
+        that of notebook 00 first. Notebook {numbers} measures seconds, so it runs last and alone. On 2 cores with
+        AVX2, notebook 00 took {every[0].seconds:.0f} seconds, and all of them together about
+        {(beside / 2 + alone) / 60:.0f} minutes."""
+    )
+
+
 BLOCKS = {
     "costs": readme_costs,
     "comparison": readme_comparison,
     "photos": readme_photos,
     "truth": readme_truth,
     "verdicts": readme_verdicts,
+    "notebooks": lambda: notebooks("notebooks/"),
+    "demo": readme_demo,
 }
 
 
-def render(text: str) -> str:
-    """Return a page in which the text between <!-- NAME --> and <!-- /NAME --> is new, for each of BLOCKS.
+def render(text: str, blocks: dict[str, Callable[[], str]] = BLOCKS) -> str:
+    """Return a page in which the text between <!-- NAME --> and <!-- /NAME --> is new, for each of the blocks.
 
     Raises:
         ValueError: a pair of these marks is missing, or occurs more than once.
     """
-    for name, write in BLOCKS.items():
+    for name, write in blocks.items():
         pattern = re.compile(f"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.S)
         if len(pattern.findall(text)) != 1:
             raise ValueError(f"The page must have <!-- {name} --> and <!-- /{name} --> once.")
         text = pattern.sub(lambda match, write=write: match[1] + write() + match[2], text)
     return text
+
+
+def write_start(path: Path = START):
+    """Write the index of the notebooks into notebook 00 anew."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if "<!-- notebooks -->" in text:
+            cell["source"] = render(text, {"notebooks": notebooks}).splitlines(keepends=True)
+    path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
