@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -16,14 +18,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.patches import ConnectionPatch
+from matplotlib.patches import ConnectionPatch, FancyArrowPatch
 from PIL import Image
 from tiny import TinyCNN, explain
 
 from fusioncam import fusion_cam
-from unioncam_core import min_max, union_cam
+from unioncam_core import denoise, denoised_cam, min_max, union_cam
 from unioncam_lab import figures, report, tables
 from unioncam_lab.figures import maps, style
+from unioncam_lab.methods import grad_cam
 
 ROOT = Path(__file__).parent.parent
 
@@ -356,6 +359,22 @@ def test_gallery_frames_the_selected_map(explained):
     assert sorted(frames.values())[1] < frames[label]
 
 
+def test_panels_are_images_and_maps_over_images_with_one_scale(explained):
+    evidence, steps = explained
+    plain = figures.panels({"a": evidence.image, "b": evidence.image})
+    assert_readable(plain)
+    assert len(plain.axes) == 2, "no map, no scale"
+    rows = {"photo\n0.50": evidence.image, "cat\n0.25": (evidence.image, steps.cam)}, {"dog\n0.10": evidence.image}
+    figure = figures.panels(*rows)
+    assert_readable(figure)
+    assert [axes.get_title() for axes in figure.axes] == ["photo\n0.50", "cat\n0.25", "dog\n0.10", "", ""]
+    assert [axes.axison for axes in figure.axes] == [True, True, True, False, True]
+    drawn = arrays(figure)
+    assert np.array_equal(drawn[0], maps.pixels(evidence.image))
+    assert np.array_equal(drawn[1], figures.overlay(evidence.image, steps.cam))
+    assert figure.axes[-1].get_ylabel() == "saliency"
+
+
 def test_a_strip_has_the_selected_map_below_each_photo(explained):
     evidence, steps = explained
     figure = figures.strip({"one": explained, "two": explained}, list("abcde"))
@@ -389,75 +408,171 @@ def test_selection_marks_the_selected_map(explained):
     np.testing.assert_allclose(masked, maps.pixels(evidence.image * steps.united), atol=1e-6)
 
 
-def test_channel_weights_are_shares_of_the_largest_and_rings_the_second_time():
+def test_a_schematic_has_the_sizes_of_its_stages_and_ends_with_the_most_probable_classes(images):
+    generator = torch.Generator().manual_seed(0)
+    stages = [torch.rand(4 * 2**i, 8 // 2**i, 8 // 2**i, generator=generator) for i in range(3)]
+    logits = torch.tensor([0.0, 3.0, -1.0, 2.0, 1.0])
+    figure = figures.network_schematic(images[0], stages, logits, list("abcde"))
+    assert_readable(figure)
+    drawn = arrays(figure)
+    varied = stages[-1][stages[-1].flatten(1).std(1).argmax()]
+    assert any(np.array_equal(array, varied) for array in drawn), "the real feature maps"
+    assert any(np.array_equal(array, stages[-1].mean((1, 2))[:, None]) for array in drawn)
+    written = "\n".join(text.get_text() for text in figure.texts)
+    for size in (
+        "photo\n3 × 12 × 12",
+        "4 channels\n8 × 8",
+        "8 channels\n4 × 4",
+        "$K$ = 16\n2 × 2 positions",
+        "5\nlogits",
+    ):
+        assert size in written
+    (bars,) = [axes for axes in figure.axes if axes.containers]
+    np.testing.assert_allclose([bar.get_width() for bar in bars.containers[0]], logits.softmax(0)[[1, 3, 4]])
+    assert [text.get_text() for text in bars.texts if len(text.get_text()) == 1] == ["b", "d", "e"]
+
+
+def test_the_responses_of_a_channel_have_one_scale_in_a_row(explained):
+    evidence, _ = explained
+    louder = replace(evidence, activations=2 * evidence.activations)
+    figure = figures.channel_responses({"one": evidence, "two": louder}, {2: "second", 4: "fourth"})
+    assert_readable(figure)
+    tops = evidence.activations[[2, 4]].amax((1, 2))
+    assert titles(figure)[:4] == [f"{factor * top:.1f}" for top in tops.tolist() for factor in (1, 2)]
+    assert figure.axes[2].get_ylabel() == "fourth"
+    quiet, loud = arrays(figure)[:2]
+    enlarged = (
+        torch.nn.functional.interpolate(evidence.activations[None, [2]], (12, 12), mode="bilinear")[0, 0] / tops[0]
+    )
+    np.testing.assert_allclose(loud, figures.overlay(evidence.image, enlarged), atol=1e-5)
+    np.testing.assert_allclose(quiet, figures.overlay(evidence.image, enlarged / 2), atol=1e-5)
+
+
+def test_the_weighted_sum_is_drawn_from_the_feature_maps_to_the_map_over_the_photo(explained):
+    evidence, _ = explained
+    weights = evidence.gradients.mean((1, 2))
+    figure = figures.weighted_sum(evidence, [5, 0])
+    assert_readable(figure)
+    total = (weights[:, None, None] * evidence.activations).sum(0)
+    photo, summed, rectified, last, *parts = arrays(figure)[:8]
+    np.testing.assert_allclose(photo, maps.pixels(evidence.image))
+    np.testing.assert_allclose(summed, total, atol=1e-6)
+    np.testing.assert_allclose(rectified, total.relu(), atol=1e-6)
+    np.testing.assert_allclose(last, figures.overlay(evidence.image, grad_cam(evidence)), atol=1e-5)
+    for channel, (feature, product) in zip((5, 0), (parts[:2], parts[2:]), strict=True):
+        np.testing.assert_allclose(feature, evidence.activations[channel], atol=1e-6)
+        np.testing.assert_allclose(product, weights[channel] * evidence.activations[channel], atol=1e-6)
+    assert "of all 6 channels" in " ".join(titles(figure))
+    assert f"sets {int((total < 0).sum()) or 'no'} negative" in " ".join(titles(figure))
+    arrows = [patch for patch in figure.artists if isinstance(patch, FancyArrowPatch)]
+    assert len(arrows) == 2 * 3 + 2
+    assert all(patch._posA_posB[0][0] < patch._posA_posB[1][0] for patch in arrows), "from left to right"
+
+
+def test_masking_has_each_channels_map_mask_and_masked_image_with_its_score(explained):
+    evidence, _ = explained
+    channels = evidence.live.nonzero().flatten()[:2].tolist()
+    masks, scores = evidence.masks(channels), evidence.region_scores[channels].tolist()
+    for shown in (channels, channels[:1]):
+        figure = figures.masking(evidence, shown)
+        assert_readable(figure)
+        drawn, count = arrays(figure), len(shown)
+        for i, channel in enumerate(shown):
+            np.testing.assert_allclose(drawn[i], evidence.activations[channel], atol=1e-6)
+            np.testing.assert_allclose(drawn[count + i], masks[i], atol=1e-6)
+            np.testing.assert_allclose(drawn[2 * count + i], maps.pixels(evidence.image * masks[i]), atol=1e-6)
+            assert titles(figure)[2 * count + i] == f"$f^c$ = {scores[i]:.3f}"
+
+
+def test_maps_are_drawn_above_their_differences_from_the_first_one(explained):
+    evidence, steps = explained
+    figure = figures.against_first(evidence.image, {"one": steps.region, "other": steps.denoised})
+    assert_readable(figure)
+    difference = steps.denoised - steps.region
+    assert titles(figure)[:2] == ["one", "other"]
+    assert titles(figure)[3] == f"minus the first map:\nmean change {float(difference.abs().mean()):.3f}"
+    assert not figure.axes[2].get_visible(), "the first map minus itself"
+    drawn = figure.axes[3].images[0]
+    np.testing.assert_allclose(drawn.get_array(), difference, atol=1e-6)
+    low, high = drawn.get_clim()
+    assert -low == high == pytest.approx(float(difference.abs().max()))
+
+
+def test_channel_weights_are_shares_of_the_largest_in_a_panel_for_each_method():
     gradient = torch.tensor([-0.002, 0.001, 0.004])
-    weights = {
-        "Grad-CAM": ("grad_cam", gradient),
-        "as published": ("grad_cam_plus_plus", torch.tensor([0.0, 1.0, 2.0])),
-        "another way": ("grad_cam_plus_plus", torch.tensor([0.0, 5.0, 5.0])),
-    }
-    figure = figures.channel_weights(gradient, weights, "what is found")
-    (axes,) = figure.axes
-    assert axes.get_title() == "what is found"
-    first, second, third = axes.collections
+    weights = {"Grad-CAM": ("grad_cam", gradient), "++": ("grad_cam_plus_plus", torch.tensor([0.0, 1.0, 2.0]))}
+    figure = figures.channel_weights(gradient, weights)
+    assert_readable(figure)
+    assert titles(figure) == ["Grad-CAM", "++"]
+    first, second = (axes.collections[0] for axes in figure.axes)
     np.testing.assert_allclose(first.get_offsets(), [[-2, -0.5], [1, 0.25], [4, 1]], rtol=1e-6)
     np.testing.assert_allclose(second.get_offsets(), [[-2, 0], [1, 0.5], [4, 1]], rtol=1e-6)
-    np.testing.assert_allclose(third.get_offsets()[:, 1], [0, 1, 1])
-    assert [len(dots.get_facecolor()) for dots in axes.collections] == [1, 1, 0], "rings have no inside"
-    edges = [mpl.colors.to_hex(dots.get_edgecolor()[0]).upper() for dots in axes.collections]
-    assert edges == [figures.COLOURS[name] for name in ("grad_cam", "grad_cam_plus_plus", "grad_cam_plus_plus")]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(weights)
+    colours = [mpl.colors.to_hex(dots.get_facecolor()[0]).upper() for dots in (first, second)]
+    assert colours == [figures.COLOURS[name] for name in ("grad_cam", "grad_cam_plus_plus")]
 
 
 def test_weight_shares_add_up_from_the_heaviest_channel():
-    weights = {"one": ("region", torch.tensor([1.0, 0.0, 3.0, 0.0])), "two": ("region", torch.ones(2))}
-    (axes,) = figures.weight_shares(weights, "what is found").axes
+    weights = {"one": ("region", torch.tensor([1.0, 0.0, 3.0, 0.0])), "two": ("neutral", torch.tensor([3.0, 2.0]))}
+    figure = figures.weight_shares(weights, "what is found")
+    assert_readable(figure)
+    (axes,) = figure.axes
     assert axes.get_title() == "what is found"
-    heavy, even, diagonal = axes.lines
+    heavy, other, diagonal, *_ = axes.lines
     assert (list(heavy.get_xdata()), list(heavy.get_ydata())) == ([0, 25, 50, 75, 100], [0, 75, 100, 100, 100])
-    assert (list(even.get_xdata()), list(even.get_ydata())) == ([0, 50, 100], [0, 50, 100])
-    assert [line.get_linestyle() for line in axes.lines] == ["-", "--", ":"]
-    assert {line.get_color() for line in (heavy, even)} == {figures.COLOURS["region"]}
-    assert diagonal.get_label() == "all channels alike"
+    np.testing.assert_allclose(other.get_data(), [[0, 50, 100], [0, 60, 100]], rtol=1e-6)
+    assert [line.get_color() for line in (heavy, other)] == [figures.COLOURS["region"], figures.COLOURS["neutral"]]
+    assert [text.get_text() for text in axes.texts] == ["one", "two", "equal weights"]
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata()) == [0, 100]
 
 
 def test_the_rule_of_fusion_lies_between_the_mean_and_the_larger_value():
-    figure = figures.fusion_rule()
-    larger, fused, mean = arrays(figure)[:3]
+    figure = figures.fusion_rule([(0.75, 0.25), (0.0, 0.9)])
+    mean, fused, larger = arrays(figure)[:3]
     at = 200, 100  # L2 = 1, L1 = 1/2
     assert [float(values[at]) for values in (larger, fused, mean)] == [1, 0.75 + 0.125, 0.75]
     assert float(fused[100, 50]) == 0.375 + 0.75 * 0.25 / 2, "L2 = 1/2, L1 = 1/4: (1 - d) d / 2 is added"
     assert ((mean - 1e-6 <= fused) & (fused <= larger + 1e-6)).all()
-    assert titles(figure)[:4] == ["the larger value", "Fusion-CAM", "the mean", "at most 1/8 is added, at 1/2"]
-    added = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[3].lines}
-    assert added["the larger value"][100] == 0.25
-    assert added["the mean"] == [0] * 201
+    assert titles(figure)[:4] == ["mean", "Fusion-CAM", "larger value", "added to the mean"]
+    shown = [[text.get_text() for text in axes.texts if "." in text.get_text()] for axes in figure.axes[:3]]
+    assert shown == [["0.500", "0.450"], ["0.625", "0.495"], ["0.750", "0.900"]]
+    added = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[3].lines if len(line.get_xdata()) > 1}
+    assert added["larger value"][100] == 0.25
+    assert added["mean"] == [0] * 201
     assert max(added["Fusion-CAM"]) == added["Fusion-CAM"][100] == 0.125
     np.testing.assert_allclose(added["Fusion-CAM"], (fused - mean)[200, ::-1], atol=1e-6)
+    marked = [line.get_xydata()[0].tolist() for line in figure.axes[3].lines if len(line.get_xdata()) == 1]
+    np.testing.assert_allclose(marked, [(0.5, 0.125), (0.9, 0.045)])
     assert_readable(figure)
 
 
-def test_the_steps_of_fusion_show_the_live_numbers(explained):
+def test_the_steps_of_fusion_follow_the_flow_of_data(explained):
     evidence = explained[0]
     steps = fusion_cam(evidence)
     figure = figures.fusion_steps(evidence, steps)
     shown = dict(zip(titles(figure), figure.axes, strict=True))
-    for label, beta, share in (
-        ("$L_D$", steps.beta_denoising, steps.shares[0]),
-        ("$L_R$", steps.beta_region, steps.shares[1]),
-        ("$L_U$", steps.beta_united, steps.second_shares[0]),
+    first, second = (f"$L_{i + 1}$ = {steps.second_shares[i]:.2f} $L_{'UR'[i]}$" for i in range(2))
+    for title, cam in (
+        ("$L_D$: Grad-CAM, denoised", steps.denoised),
+        ("$L_R$: Score-CAM", steps.region),
+        ("union map $L_U$", steps.united),
+        (first, steps.second_shares[0] * steps.united),
+        (second, steps.second_shares[1] * steps.region),
+        (r"$L_{\mathrm{Fusion}}$", steps.cam),
     ):
-        assert f"{label}, $\\beta$ = {beta:.2f},\nshare {share:.2f}" in shown
-    for name, share, cam in zip(("1", "2"), steps.second_shares, (steps.united, steps.region), strict=True):
-        title = f"$L_{name}$ = {share:.2f} $L_{'UR'[name == '2']}$"
-        np.testing.assert_allclose(shown[title].images[0].get_array(), share * cam, atol=1e-6)
-        assert shown[title].images[0].get_clim() == (0, 1)
-    np.testing.assert_allclose(shown["similarity $s$"].images[0].get_array(), steps.similarity, atol=1e-6)
-    np.testing.assert_array_equal(
-        shown[r"$L_{\mathrm{Fusion}}$"].images[0].get_array(), figures.overlay(evidence.image, steps.cam)
-    )
+        np.testing.assert_array_equal(shown[title].images[0].get_array(), figures.overlay(evidence.image, cam))
+    similar = shown["similarity $s$"].images[0]
+    np.testing.assert_allclose(similar.get_array(), steps.similarity, atol=1e-6)
+    assert similar.get_clim()[0] <= float(steps.similarity.min())
+    names = {axes: title.strip("$: ")[:3] for title, axes in shown.items()}
     arrows = [patch for patch in figure.artists if isinstance(patch, ConnectionPatch)]
-    assert (arrows[-1].axesA, arrows[-1].axesB) == (shown["similarity $s$"], shown[r"$L_{\mathrm{Fusion}}$"])
+    into = {title: {names[patch.axesA] for patch in arrows if patch.axesB is shown[title]} for title in shown}
+    assert into["union map $L_U$"] == {"L_D", "L_R"}
+    assert into["similarity $s$"] == {"L_1", "L_2"}
+    assert into[r"$L_{\mathrm{Fusion}}$"] == {"L_1", "L_2", "sim"}
+    texts = [text.get_text() for text in figure.texts]
+    assert f"$\\beta_D$ = {steps.beta_denoising:.2f}\nshare {steps.shares[0]:.2f}" in texts
+    assert f"$\\beta_U$ = {steps.beta_united:.2f}\nshare {steps.second_shares[0]:.2f}" in texts
+    assert f"share {steps.second_shares[1]:.2f}" in texts
     assert_readable(figure)
 
 
@@ -470,14 +585,83 @@ def test_two_choices_are_subtracted_on_one_scale(images):
     for column, (evidence, union, fusion) in enumerate(explained.values()):
         assert found[column] == f"{'vwxyz'[evidence.target]}: {evidence.probability:.2f}"
         drops = [("10.0", "12.0"), ("0.0", "100.0")][column]
-        assert found[2 + column] == f"the {union.selected} map\ndrop {drops[0]} %"
-        assert found[4 + column] == f"{fusion.second_shares[0]:.2f} of the union\ndrop {drops[1]} %"
+        assert found[2 + column] == f"selected: {union.selected}\ndrop {drops[0]} %"
+        assert found[4 + column] == f"weight of $L_U$: {fusion.second_shares[0]:.2f}\ndrop {drops[1]} %"
         difference = grid[3, column].images[0]
         np.testing.assert_allclose(difference.get_array(), fusion.cam - union.cam, atol=1e-6)
         bound = max(float((f.cam - u.cam).abs().max()) for _, u, f in explained.values())
         assert difference.get_clim() == (-bound, bound)
         assert frame(grid[1, column]) == (figures.COLOURS[union.selected], True)
-    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["", "UnionCAM", "Fusion-CAM", "Fusion-CAM − UnionCAM"]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["photo", "UnionCAM", "Fusion-CAM", "Fusion-CAM\n− UnionCAM"]
+    assert_readable(figure)
+
+
+# gradients
+
+
+def table(axes):
+    return [text.get_text() for text in axes.texts[:-1]]
+
+
+def test_a_worked_example_has_its_numbers_and_signs():
+    W, A = torch.tensor([[[-1.0, 2]], [[0.25, 0]]]), torch.tensor([[[3.0, 4]], [[8, 0]]])
+    rows = [{"gradient": W[k], "map": A[k], "product": W[k] * A[k]} for k in (0, 1)]
+    figure = figures.worked_example(rows, {"sum": (W * A).sum(0)}, ["∘", "=", "Σ"])
+    found = [(axes.get_title(), table(axes)) for axes in figure.axes]
+    assert ("gradient", ["-1", "2"]) in found
+    assert ("product", ["2", "0"]) in found
+    assert [numbers for title, numbers in found if title == "sum"] == [["-1", "8"]]
+    signs = {axes.get_title(): axes.texts[-1].get_text() for axes in figure.axes}
+    assert signs == {"gradient": "", "map": "∘", "product": "=", "sum": "Σ"}
+    assert_readable(figure)
+
+
+def test_a_denoised_channel_is_hatched_where_it_becomes_0():
+    gradient = torch.tensor([[-3.0, -2, 6], [0, 4, 8], [-1, 1, 2]])
+    figure = figures.denoised_channel(gradient, (0, 50), "W^7")
+    named = {axes.get_title(): axes for axes in figure.axes}
+    np.testing.assert_array_equal(named["$W^7$, before"].images[0].get_array(), gradient)
+    left = named[r"$\widetilde{W}$ at θ = 50"].images[0]
+    assert left.get_array().tolist() == [[0, 0, 6], [0, 4, 8], [0, 1, 2]]
+    assert left.get_clim() == (-8, 8), "of the whole gradient"
+    heights = {}
+    for title in ("threshold -3.000", "threshold 1.000"):
+        bars = named[title].patches
+        heights[title] = [
+            int(sum(bar.get_height() for bar in bars if bool(bar.get_hatch()) == h)) for h in (True, False)
+        ]
+    assert heights == {"threshold -3.000": [9, 9], "threshold 1.000": [9, 5]}, "all values, and those that are kept"
+    assert_readable(figure)
+
+
+def test_denoising_shows_a_channel_and_the_map_before_and_after(explained):
+    evidence, _ = explained
+    mask = torch.zeros(12, 12)
+    mask[2:6, 3:9] = 1
+    figure = figures.denoising({"none": (evidence, 0, 0), "strong": (evidence, 1, 90)}, mask)
+    rows = np.array(figure.axes[:12]).reshape(2, 6)
+    before, after = denoised_cam(evidence, 0), denoised_cam(evidence, 90)
+    np.testing.assert_array_equal(rows[1, 2].images[0].get_array(), denoise(evidence.gradients[1], 90).float())
+    np.testing.assert_array_equal(rows[1, 4].images[0].get_array(), figures.overlay(evidence.image, after))
+    np.testing.assert_allclose(rows[1, 5].images[0].get_array(), after - before, atol=1e-6)
+    assert [line[5].get_title() for line in rows] == [
+        "no pixel changes",
+        f"largest change: {(after - before).abs().max():.2g}",
+    ]
+    assert rows[0, 5].images[0].get_clim() == rows[1, 5].images[0].get_clim(), "one scale"
+    assert [line[0].get_ylabel() for line in rows] == ["none", "strong"]
+    assert all(len(axes.collections) == 2 for axes in rows[:, 3:].flat), "the outline"
+
+
+def test_map_differences_are_those_from_the_first_map(images):
+    first, second = images[0, 0], images[1, 0]
+    maps = {"one": first, "same": first.clone(), "other": second}
+    figure = figures.map_differences(images[0], maps)
+    below = figure.axes[3:6]
+    largest = float((second - first).abs().max())
+    assert [axes.get_title() for axes in below] == ["the image", "no pixel changes", f"largest change: {largest:.2g}"]
+    np.testing.assert_allclose(below[2].images[0].get_array(), second - first, atol=1e-6)
+    assert below[2].images[0].get_clim() == (-largest, largest)
     assert_readable(figure)
 
 
@@ -489,27 +673,34 @@ def rows(differences):
     return frame.assign(method=frame["other"], quantity="drop", mean=frame["difference"])
 
 
+def run_of(methods, classifier="efficientnet_lite0"):
+    records = pd.DataFrame(
+        [(image, method, drop, increase) for image in "abc" for method, (drop, increase) in methods.items()],
+        columns=["image", "method", "drop", "increase"],
+    )
+    return SimpleNamespace(records=records, info={"options": {"classifier": classifier}})
+
+
 def test_published_numbers_are_diamonds_beside_our_means():
-    found = rows([("grad_cam", 30.0, 25.0, 35.0), ("union_cam", 20.0, 15.0, 25.0)])
-    figure = figures.beside_paper(found, {"drop": {"union_cam": 43.15, "grad_cam": 72.3}})
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["UnionCAM", "Grad-CAM"]
+    figure = figures.beside_paper(run_of({"union_cam": (20.0, True), "grad_cam": (30.0, False)}), "table 1")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Grad-CAM", "UnionCAM"]
     diamonds = next(line for line in axes.lines if line.get_marker() == "D")
-    assert list(diamonds.get_xdata()) == [43.15, 72.3]
-    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] == [20, 30]
-    assert axes.get_title() == "Average drop"
+    assert list(diamonds.get_xdata()) == [72.3, 43.15]
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"] == [30, 20]
+    assert titles(figure) == ["Average drop", "Average increase"]
     assert axes.get_xlabel() == "%, ← better"
     assert axes.get_xlim()[0] == 0, "an axis that begins elsewhere makes differences look larger"
+    title = "The quantities of Table 1 on N = 3 pictures, EfficientNet-Lite0; too few for an order"
+    assert figure.get_suptitle() == title
 
 
-def test_a_method_with_options_has_the_published_number_of_the_method_and_a_control_has_none():
-    found = rows([("score_cam:weights=score", 30.0, 25.0, 35.0), ("fake_cam", 1.0, 0.0, 2.0)])
-    numbers, others = {"drop": {"score_cam": 56.11}}, {"a library": {"drop": {"score_cam": 28.26}}}
-    axes = figures.beside_paper(found, numbers, "title", list(found["method"]), others).axes[0]
+def test_a_variant_has_the_published_number_of_the_method_and_a_control_has_none():
+    run = run_of({"fake_cam": (0.0, True), "score_cam:weights=score": (30.0, True)}, "another")
+    axes = figures.beside_paper(run, "table 1").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Score-CAM (probability)", "Fake-CAM"]
-    for marker, number in (("D", 56.11), ("X", 28.26)):
-        (marks,) = [line for line in axes.lines if line.get_marker() == marker]
-        np.testing.assert_equal(list(marks.get_xdata()), [number, np.nan])
+    (marks,) = [line for line in axes.lines if line.get_marker() == "D"]
+    np.testing.assert_equal(list(marks.get_xdata()), [56.11, np.nan])
 
 
 def test_a_difference_is_hollow_where_its_interval_holds_0():
@@ -570,31 +761,53 @@ def test_a_scorecard_is_dark_where_good_and_bold_where_best():
     assert colours[1][1] > colours[1][2], "green"
     assert colours[3][2] > colours[3][1], "time is blue"
     assert axes.patches[2].get_y() > axes.patches[1].get_y() + 1, "the control stands apart"
+    assert_readable(axes.figure)
+
+
+@pytest.fixture
+def five():
+    """Records of Table 1's methods on 12 pictures: UnionCAM's drop is the smallest but for Score-CAM's softmax."""
+    drops = {"score_cam": 20.0, "union_cam": 21.0, "score_cam:weights=score": 22.0, "group_cam": 30.0}
+    drops |= {"grad_cam": 40.0, "grad_cam_plus_plus": 21.0}
+    rows = [(str(i), method, drop + 0.01 * i, i < 3) for i in range(12) for method, drop in drops.items()]
+    return pd.DataFrame(rows, columns=["image", "method", "drop", "increase"])
 
 
 @pytest.mark.slow
-def test_ranks_have_the_best_on_top_and_hollow_marks_where_nothing_is_clear():
-    found = {"drop": {"paper": {"grad_cam": 72.3, "union_cam": 43.15}, "ours": {"grad_cam": 20.04, "union_cam": 21.0}}}
-    (axes,) = figures.ranks(found, "title", {"drop": {"ours": {"grad_cam"}}}).axes
+def test_ranks_have_the_best_on_top_and_hollow_marks_where_nothing_is_clear(five):
+    figure = figures.ranks("table 1", [five, five[five["image"] < "5"]], "drop", "where")
+    axes = figure.axes[0]
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    sizes = ["ours,\nunlike region maps\n(N = 12)", "ours,\nprobability in both\n(N = 12)"]
+    assert names[2:] == sizes, "each choice once, of the first records"
     marks = {(line.get_xdata()[0], line.get_ydata()[0]): line for line in axes.lines if line.get_marker() in "os"}
-    assert {(x, y): line.get_marker() for (x, y), line in marks.items()} == {
-        (0, 2): "s",
-        (0, 1): "s",
-        (1, 1): "o",
-        (1, 2): "o",
-    }
-    assert marks[1, 1].get_markerfacecolor() == "white", "Grad-CAM"
-    assert marks[1, 2].get_markerfacecolor() == figures.COLOURS["union_cam"]
-    assert {"72.3", "43.15", "20.0", "21.0"} <= {text.get_text() for text in axes.texts}
+    assert [marks[x, 1].get_marker() for x in range(4)] == ["s", "s", "o", "o"]
+    first = [marks[x, 1].get_color() for x in (2, 3)]
+    assert first == [figures.COLOURS[name] for name in ("score_cam", "grad_cam_plus_plus")]
+    hollow = {place for place, line in marks.items() if line.get_markerfacecolor() == "white"}
+    assert hollow == {(2, 2), (3, 1)}, "Grad-CAM++, which has UnionCAM's numbers"
+    assert {"72.3", "43.15", "20.1", "21.1"} <= {text.get_text() for text in axes.texts}
+    assert "clearly beaten with unlike region maps" in figure.get_suptitle()
+    assert "not distinguishable from the best with probability in both" in figure.get_suptitle()
 
 
-def test_the_notes_name_the_level_that_is_set(monkeypatch):
+def test_a_difference_of_each_picture_is_sorted_and_counted():
+    figure = figures.by_picture({"pair": [2.0, -1.0, 0.0, 0.001]}, "points", "title")
+    (axes,) = figure.axes
+    assert axes.get_title().splitlines()[0] == "pair, N = 4"
+    assert axes.get_title().splitlines()[2] == "below 0: 1, none: 2, above 0: 1"
+    assert "+0.25" in axes.get_title()
+    (dots,) = [line for line in axes.lines if line.get_marker() == "."]
+    assert list(dots.get_ydata()) == [-1, 0, 0.001, 2]
+    assert_readable(figure)
+
+
+def test_the_notes_name_the_level_that_is_set(monkeypatch, five):
     monkeypatch.setattr(tables, "LEVEL", 0.05)
     found = rows([("grad_cam", 3.0, 1.0, 5.0)]).assign(clear=True)
     legend = figures.differences({"drop": found}, "title").legends[0].get_texts()
     assert [text.get_text() for text in legend] == ["clear: Holm-corrected p < 0.05", "not so"]
-    order = {"drop": {name: {"grad_cam": 72.3, "union_cam": 43.15} for name in ("the paper", "the library", "ours")}}
-    figure = figures.ranks(order, "title")
+    figure = figures.ranks("table 1", [five[five["method"] != "score_cam:weights=score"]], "drop", "where")
     assert "p ≥ 0.05" in figure.get_supxlabel()
     note = figure._supxlabel
     with figures.styled():
@@ -643,6 +856,7 @@ def test_masses_take_named_and_other_colours():
     assert [(bar.get_x(), bar.get_width()) for bar in background] == [(45, 55), (43, 57)]
     assert [text.get_text() for text in figure.axes[0].texts] == ["40 %", "26 %", "5 %", "17 %", "55 %", "57 %"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["right object", "other object", "background"]
+    assert [bool(text.get_path_effects()) for text in figure.axes[0].texts] == [False] * 2 + [True] * 2 + [False] * 2
 
 
 def test_a_spread_joins_the_dots_of_a_picture():
@@ -679,7 +893,7 @@ def test_costs_are_bars_compared_with_each_library_by_name():
     assert {text.get_text() for text in axes.texts} == {"46 s", "30 s", "2 s"}
     faces = {label.get_text(): mpl.colors.to_hex(bar.get_facecolor()).upper()
              for label, bar in zip(axes.get_yticklabels(), axes.patches, strict=True)}  # fmt: skip
-    assert faces["UnionCAM"] == figures.COLOURS["united"]
+    assert faces["UnionCAM"] == figures.COLOURS["union_cam"]
     assert faces["Score-CAM"] == faces["Score-CAM of torchcam"] == figures.COLOURS["score_cam"]
     assert figures.cost(costs[:1]).get_suptitle() == "a_network, one photo", "there is nothing to compare"
 
@@ -691,7 +905,8 @@ def test_a_sweep_has_a_line_for_each_reading():
     found = rows([("", 3.0, 1.0, 5.0)] * 4).assign(reading=["channel", "channel", "map", "map"], theta=[0, 50, 0, 50])
     figure = figures.sweep(found, "title", {"drop": {0: 9.0}})
     lines = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].lines}
-    assert lines["channel"] == lines["map"] == [0, 50]
+    assert lines["map"] == [0, 50]
+    assert lines["channel"] == [-1.2, 48.8], "side by side where they are equal"
     (diamond,) = [line for line in figure.axes[0].lines if line.get_marker() == "D"]
     assert (list(diamond.get_xdata()), list(diamond.get_ydata())) == ([0], [9.0])
     (legend,) = figure.legends
@@ -702,25 +917,74 @@ def test_a_sweep_has_a_line_for_each_reading():
     assert titles(figures.sweep(both)) == ["one\nAverage drop", "two\nAverage drop"]
 
 
-def test_curves_show_their_areas():
-    figure = figures.curves({"union_cam": [0.0, 0.5, 1.0]}, {"union_cam": [1.0, 0.0, 0.0]})
+def test_map_changes_say_from_which_theta_on_the_printed_equation_acts():
+    never, late = [0.0, 0.0, 1e-7], [0.0, 1e-3, 0.5]
+    found = {"one": {"channel": late, "map": late}, "two": {"channel": never, "map": late}}
+    figure = figures.map_changes([0, 50, 90], found)
+    assert titles(figure) == ["one\nas printed: acts from θ = 50 on", "two\nas printed: no θ acts"]
+    assert figure.axes[1].lines[0].get_ydata().tolist() == [1e-6] * 3, "what does not count lies on the axis"
+    assert figure.axes[1].get_ylim()[0] == 1e-6
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [figures.READINGS[name][3] for name in ("channel", "map")]
+    assert_readable(figure)
+
+
+def test_curves_show_their_areas_the_best_first():
+    figure = figures.curves(
+        {"fake_cam": [0.0, 0.0, 1.0], "union_cam": [0.0, 0.5, 1.0]},
+        {"fake_cam": [1.0, 1.0, 0.0], "union_cam": [1.0, 0.0, 0.0]},
+    )
     assert [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()] == [
-        "UnionCAM: 50.0 %",
-        "UnionCAM: 25.0 %",
+        "50.0 %  UnionCAM",
+        "25.0 %  Fake-CAM",
+        "25.0 %  UnionCAM",
+        "75.0 %  Fake-CAM",
     ]
+    assert_readable(figure)
 
 
 @pytest.mark.parametrize(
     ("areas", "finding"),
     [
-        ((0.5, 0.50002), "Insertion: no difference (50.0 % each)"),
+        ((0.5, 0.504), "Insertion: a tie of Grad-CAM and UnionCAM"),
         ((0.5, 0.6), "Insertion: the largest area is that of Grad-CAM"),
-        ((0.6, 0.5, 0.6), "Insertion: the largest area is that of UnionCAM and Score-CAM"),
+        ((0.6, 0.598, 0.602), "Insertion: a tie of 3 methods"),
     ],
 )
 def test_the_title_of_curves_crowns_nobody_at_a_tie(areas, finding):
     lines = {method: [area] * 3 for method, area in zip(("union_cam", "grad_cam", "score_cam"), areas, strict=False)}
     assert titles(figures.curves(lines, lines))[0] == finding
+
+
+def test_sample_curves_have_a_panel_for_each_method(images):
+    curves = {"insertion": {"union_cam": [0.0, 0.5, 1.0], "grad_cam": [0.0, 0.0, 1.0]}}
+    curves["deletion"] = {"union_cam": [1.0, 0.0, 0.0], "grad_cam": [1.0, 1.0, 0.0]}
+    figure = figures.sample_curves({"one": (images[0], curves), "two": (images[1], curves)})
+    assert [title for title in titles(figure) if title] == ["one", "UnionCAM", "Grad-CAM", "two"]
+    drawn = [axes for axes in figure.axes if axes.lines]
+    areas = [axes.texts[0].get_text() for axes in drawn]
+    assert areas == 2 * ["area 50.0 %", "area 25.0 %", "area 25.0 %", "area 75.0 %"]
+    for axes, method in zip(drawn, 4 * ["union_cam", "grad_cam"], strict=True):
+        assert axes.lines[-1].get_color() == figures.COLOURS[method]
+        assert len(axes.lines) == 3, "both in grey, and its own over them"
+    assert_readable(figure)
+
+
+@pytest.mark.parametrize("shares", [[50], [0, 50, 100]])
+def test_a_film_marks_its_images_on_the_curve(images, shares):
+    curves = {"insertion": [0.0, 0.3, 1.0], "deletion": [1.0, 0.6, 0.0]}
+    figure = figures.film({name: [(share, images[0]) for share in shares] for name in curves}, curves)
+    found = [title for title in titles(figure) if "%" in title and "area" not in title]
+    assert [f"{share} %: $f^c$ = {curve[share // 50]:.2f}" for curve in curves.values() for share in shares] == found
+    panels = [axes for axes in figure.axes if axes.lines]
+    assert [axes.get_title() for axes in panels] == [
+        "insertion: the area under the curve is 40.0 %",
+        "deletion: the area under the curve is 55.0 %",
+    ]
+    for axes, curve in zip(panels, curves.values(), strict=True):
+        dots = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() == "o"]
+        assert dots == [[share, curve[share // 50]] for share in shares]
+    assert_readable(figure)
 
 
 def test_randomization_begins_with_the_whole_map_and_shows_intervals():

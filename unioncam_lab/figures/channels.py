@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unioncam_core import Evidence
 from unioncam_lab.figures.maps import draw, overlay, saliency_bar
-from unioncam_lab.figures.style import COLOURS, HALO, SALIENCY, method_colour, styled
+from unioncam_lab.figures.style import COLOURS, SALIENCY, method_colour, styled
 
 SIGNED = "PuOr_r"  # colours of values of both signs
 
@@ -30,7 +30,7 @@ def network_schematic(image: Tensor, stages: Sequence[Tensor], logits: Tensor, c
         logits: (C,).
         classes: the name of each class.
     """
-    figure = plt.figure(figsize=(13, 3.5), layout="none")
+    figure = _canvas(13, 3.5)
     middle, gap, last = 1.75, 0.28, len(stages)
     sides, edges, left = [1.4, *np.linspace(1.15, 0.7, last - 1), 1.0], [], 0.1
     for number, (side, maps) in enumerate(zip(sides, [image, *stages], strict=True)):
@@ -100,8 +100,8 @@ def channel_responses(evidences: Mapping[str, Evidence], channels: Mapping[int, 
         evidences: photo -> its evidence.
         channels: channel -> what to write at the left of its row.
     """
-    width = 13 / (len(evidences) + 0.8)
-    size = 13, (width + 0.22) * len(channels) + 0.1
+    width = 0.95
+    size = width * len(evidences) + 0.9, (width + 0.28) * len(channels) + 0.1
     figure, axes = plt.subplots(len(channels), len(evidences), figsize=size, squeeze=False)
     for line, (channel, label) in zip(axes, channels.items(), strict=True):
         line[0].set_ylabel(label, labelpad=6)
@@ -131,7 +131,7 @@ def weighted_sum(evidence: Evidence, channels: Sequence[int]) -> Figure:
     cam = evidence.scaled(_enlarged(total.relu()[None], evidence))[0]
     rows, tile, pitch = len(channels), 0.86, 0.98
     height = pitch * rows + 1.75
-    figure = plt.figure(figsize=(13, height), layout="none")
+    figure = _canvas(13, height)
     middle = 1.15 + pitch * rows / 2
     photo = _box(figure, 0.1, middle - 0.95, 1.9, 1.9)
     draw(photo, evidence.image, "photo $I_0$")
@@ -191,7 +191,7 @@ def masking(evidence: Evidence, channels: Sequence[int]) -> Figure:
     channels, alone = list(channels), len(channels) == 1
     masks, scores = evidence.masks(channels), evidence.region_scores[channels].tolist()
     masked, shape = evidence.masked(masks), (1, 3) if alone else (3, len(channels))
-    figure, axes = plt.subplots(*shape, figsize=(8.4, 3.7) if alone else (2 * len(channels) + 0.7, 6.6))
+    figure, axes = plt.subplots(*shape, figsize=(8.4, 3.7) if alone else (1.2 * len(channels) + 0.7, 4.4))
     axes = axes.reshape(3, len(channels))  # one channel lies in a row, several stand in columns
     top = float(evidence.activations[channels].max())
     for number, channel in enumerate(channels):
@@ -216,17 +216,17 @@ def against_first(image: Tensor, cams: Mapping[str, Tensor]) -> Figure:
 
     Args:
         image: (channels, H, W).
-        cams: title -> map (H, W) in [0, 1].
+        cams: title -> map (H, W) in [0, 1], two or more.
     """
-    first = next(iter(cams.values()))
-    bound = max(float((cam - first).abs().max()) for cam in cams.values()) or 1
-    figure, axes = plt.subplots(2, len(cams), figsize=(2.7 * len(cams) + 0.9, 5.9), squeeze=False)
-    for (above, below), (title, cam) in zip(axes.T, cams.items(), strict=True):
-        draw(above, overlay(image, cam), title)
-        changed = f"mean change {float((cam - first).abs().mean()):.3f}"
-        drawn = draw(below, cam - first, "minus itself" if cam is first else changed, cmap=SIGNED)
-        drawn.set_clim(-bound, bound)
-    axes[1, 0].set_ylabel("minus the first map")
+    first, *others = cams.values()
+    bound = max(float((cam - first).abs().max()) for cam in others) or 1
+    figure, axes = plt.subplots(2, len(cams), figsize=(2.4 * len(cams) + 0.9, 5.4), squeeze=False)
+    for one, (title, cam) in zip(axes[0], cams.items(), strict=True):
+        draw(one, overlay(image, cam), title)
+    axes[1, 0].set_visible(False)
+    for one, cam in zip(axes[1, 1:], others, strict=True):
+        changed = f"minus the first map:\nmean change {float((cam - first).abs().mean()):.3f}"
+        drawn = draw(one, cam - first, changed, cmap=SIGNED, vmin=-bound, vmax=bound)
     saliency_bar(figure, axes[0], shrink=0.9)
     figure.colorbar(drawn, ax=axes[1], label="difference of saliency", shrink=0.9, pad=0.02)
     return figure
@@ -240,7 +240,7 @@ def channel_weights(gradient: Tensor, weights: Mapping[str, tuple[str, Tensor]])
         gradient: (K,), in logits per unit of activation.
         weights: title of the panel -> (method, weights (K,)).
     """
-    size = 4.1 * len(weights) + 0.4, 3.7
+    size = 2.6 * len(weights) + 0.4, 3
     figure, axes = plt.subplots(1, len(weights), figsize=size, sharex=True, sharey=True, squeeze=False)
     for one, (title, (method, weight)) in zip(axes[0], weights.items(), strict=True):
         for zero in (one.axhline, one.axvline):
@@ -258,25 +258,25 @@ def weight_shares(weights: Mapping[str, tuple[str, Tensor]], title: str) -> Figu
     """Plot how much of all weight the heaviest channels carry, in percent. Each line has its label beside it.
 
     Args:
-        weights: label -> (name of a colour, weights (K,), not negative). If a colour occurs a second time, its line is
-            dashed.
+        weights: label -> (name of a colour, weights (K,), not negative).
         title: of the figure.
     """
-    figure, axes = plt.subplots(figsize=(8.6, 4.8))
-    used = []
+    figure, axes = plt.subplots(figsize=(7.4, 4.2))
     for label, (name, weight) in weights.items():
         carried = np.append(0, weight.sort(descending=True).values.cumsum(0).tolist())
         channels, share = np.linspace(0, 100, len(carried)), 100 * carried / carried[-1]
-        axes.plot(channels, share, "--" if name in used else "-", color=COLOURS[name], label=label, linewidth=2)
-        used.append(name)
-        at = 12 + 9 * len(used)  # percent of the channels, where the lines are apart
-        place = at, float(np.interp(at, channels, share))
-        axes.annotate(label, place, (12, -14), textcoords="offset points", color="black", path_effects=[HALO])
-        axes.plot(*place, "o", color=COLOURS[name], markersize=5)
-    axes.plot([0, 100], [0, 100], ":", color=COLOURS["neutral"])
-    axes.annotate("equal weights", (60, 60), (10, -12), textcoords="offset points", color=COLOURS["neutral"])
+        axes.plot(channels, share, color=COLOURS[name], label=label, linewidth=2)
+    axes.plot([0, 100], [0, 100], ":", color=COLOURS["neutral"], label="equal weights")
+    at = 30  # percent of the channels, where the lines are labelled: the highest above, the others below
+    lines = list(axes.lines)
+    heights = [float(np.interp(at, *line.get_data())) for line in lines]
+    for line, height in zip(lines, heights, strict=True):
+        offset, anchor = ((4, 5), "bottom") if height == max(heights) else ((8, -6), "top")
+        place = (50, 50) if line is lines[-1] else (at, height)
+        axes.annotate(line.get_label(), place, offset, textcoords="offset points", va=anchor)
+        axes.plot(*place, "o", color=line.get_color(), markersize=5)
     axes.set(xlabel="channels, heaviest first (% of the non-constant ones)", ylabel="share of all weight, %")
-    axes.set(xlim=(0, 100), ylim=(0, 101), title=title)
+    axes.set(xlim=(0, 100), ylim=(0, 112), yticks=range(0, 101, 20), title=title)
     return figure
 
 
@@ -284,6 +284,13 @@ def _enlarged(maps: Tensor, evidence: Evidence) -> Tensor:
     """Feature maps (n, h, w) enlarged to the image's size, and not scaled."""
     size = evidence.image.shape[1:]
     return torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear")[:, 0]
+
+
+def _canvas(width: float, height: float) -> Figure:
+    """Return a figure whose parts are placed in inches."""
+    figure = plt.figure(figsize=(width, height))
+    figure.set_layout_engine("none")
+    return figure
 
 
 def _box(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:

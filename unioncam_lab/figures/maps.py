@@ -113,8 +113,32 @@ def explanation(image: Tensor, cam: Map, title: str, maps_title: str) -> Figure:
 
 
 @styled()
+def panels(*rows: dict[str, Tensor | tuple[Tensor, Map]], width: float = 2.4) -> Figure:
+    """Draw rows of images under their titles, some of them with a saliency map laid over them, and the maps' scale.
+
+    Args:
+        rows: for each row, title -> an image (channels, H, W), or a pair of an image and its map (H, W) in [0, 1].
+        width: of each picture, in inches.
+    """
+    columns, lines = max(map(len, rows)), 1 + max(title.count("\n") for pictures in rows for title in pictures)
+    size = width * columns + 0.8, (width + 0.22 * lines) * len(rows)
+    figure, axes = plt.subplots(len(rows), columns, figsize=size, squeeze=False, layout="compressed")
+    for one in axes.flat:
+        one.set_axis_off()
+    for line, pictures in zip(axes, rows, strict=True):
+        for one, (title, shown) in zip(line, pictures.items(), strict=False):
+            one.set_axis_on()
+            draw(one, overlay(*shown) if isinstance(shown, tuple) else shown, title)
+    if any(isinstance(shown, tuple) for pictures in rows for shown in pictures.values()):
+        saliency_bar(figure, axes, shrink=0.8 / len(rows))
+    return figure
+
+
+@styled()
 def strip(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str]) -> Figure:
     """Draw photos with the network's answers, and below each one the map that UnionCAM selected.
+
+    A ring marks the brightest pixel of the map.
 
     Args:
         explained: photo -> (its evidence, UnionCAM's steps).
@@ -124,22 +148,28 @@ def strip(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str])
     for (above, below), (evidence, steps) in zip(axes.T, explained.values(), strict=True):
         draw(above, evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
         draw(below, overlay(evidence.image, steps.cam))
+        y, x = divmod(int(steps.cam.argmax()), steps.cam.shape[1])
+        for colour, width in (("black", 3.5), ("white", 1.8)):
+            below.plot(x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width)
     saliency_bar(figure, axes[1], shrink=0.8)
     return figure
 
 
 @styled()
-def gallery(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str]) -> Figure:
-    """Draw a row for each photo: the photo, then the denoised, region and united map with their betas.
+def gallery(
+    explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str], outlines: dict[str, Map] | None = None
+) -> Figure:
+    """Draw a row for each picture: the picture, then the denoised, region and united map with their betas.
 
     A coloured frame marks the map that UnionCAM selected.
 
     Args:
-        explained: photo -> (its evidence, UnionCAM's steps).
+        explained: picture -> (its evidence, UnionCAM's steps).
         classes: the name of each class.
+        outlines: picture -> the mask (H, W) of an object, whose outline is drawn on all pictures of the row.
     """
-    figure, axes = plt.subplots(len(explained), 4, figsize=(9.2, 2.45 * len(explained)), squeeze=False)
-    for line, (evidence, steps) in zip(axes, explained.values(), strict=True):
+    figure, axes = plt.subplots(len(explained), 4, figsize=(8.8, 2.2 * len(explained)), squeeze=False)
+    for line, (picture, (evidence, steps)) in zip(axes, explained.items(), strict=True):
         draw(line[0], evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
         for one, cam, label, beta, name in (
             (line[1], steps.denoised, r"$L_{\mathrm{Denoising}}$", steps.beta_denoising, "denoising"),
@@ -148,6 +178,8 @@ def gallery(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str
         ):
             colour = COLOURS[name] if name == steps.selected else "black"
             draw(one, overlay(evidence.image, cam), f"{label}, $\\beta$ = {beta:.3f}", colour)
+        for one in line if outlines else ():
+            draw_outline(one, outlines[picture])
     saliency_bar(figure, axes, shrink=0.8 / len(axes))
     return figure
 
@@ -180,12 +212,12 @@ def comparison(
                 one.set_xlabel(captions[photo][method], fontsize=9, labelpad=4)
         for one in line:
             for mask in outlines[photo] if outlines else ():
-                _outline(one, mask)
+                draw_outline(one, mask)
     saliency_bar(figure, axes, shrink=0.8 / len(axes))
     return figure
 
 
-def _outline(axes: Axes, mask: Map):
+def draw_outline(axes: Axes, mask: Map):
     """Draw the outline of a mask, white on black, so that it is visible on any background."""
     for colour, width in (("black", 2.4), ("white", 1.0)):
         axes.contour(as_mask(mask).cpu().float().numpy(), [0.5], colors=colour, linewidths=width)

@@ -143,7 +143,7 @@ def ranks(table: str, records: Sequence[DataFrame], quantity: str, where: str) -
     """
     found, tested = _orders(table, records)
     columns = max(len(named) for named in found.values())
-    figure, panels = plt.subplots(len(found), 1, figsize=(1.75 * columns + 1.9, 2.75 * len(found) + 1), squeeze=False)
+    figure, panels = plt.subplots(len(found), 1, figsize=(1.75 * columns + 1.9, 2.5 * len(found) + 1.1), squeeze=False)
     for axes, (shown, named) in zip(panels[:, 0], found.items(), strict=True):
         ascending, alike = QUANTITIES[shown].better == "lower", tested[shown]
         methods = list(next(iter(named.values())))
@@ -177,24 +177,30 @@ def ranks(table: str, records: Sequence[DataFrame], quantity: str, where: str) -
 
 
 def _orders(table: str, records: Sequence[DataFrame]) -> tuple[dict, dict]:
-    """Return `tables.orders` of several records as one; the first records with a choice of region maps have its column.
+    """Return `tables.orders` of the first records, with columns for choices of region maps that only further ones have.
 
     The second line of our columns is the choice of region maps.
     """
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    tested: dict[str, dict[str, set[str]]] = {}
-    for own in records:
-        means, alike = tables.orders(own, table)
-        for quantity, named in means.items():
-            columns, marks = found.setdefault(quantity, {}), tested.setdefault(quantity, {})
-            for name, numbers in named.items():
-                choice, _, size = name.removeprefix("ours, ").partition("\n")
-                name = f"ours,\n{choice}\n{size}" if name.startswith("ours, ") else name
-                if not any(choice in known for known in columns):
-                    columns[name] = numbers
-                    if name.startswith("ours,"):
-                        marks[name] = alike[quantity][f"ours, {choice}\n{size}"]
-    return found, tested
+    found, tested = tables.orders(records[0], table)
+    choices = list(tables.region_maps(records[0], table))
+    for own in records[1:]:
+        for choice, methods in tables.region_maps(own, table).items():
+            if choice in choices:
+                continue
+            choices.append(choice)
+            read = tables.substituted(own, methods)
+            column = f"ours, {choice}\n(N = {read['image'].nunique():,})"
+            for quantity, pairs in tables.against_table(read, table).items():
+                means = tables.values(read, quantity).mean()
+                found[quantity][column] = means[list(tables.published(table)[quantity])].to_dict()
+                tested[quantity][column] = set(pairs["other"][~pairs["clear"]])
+    return tuple(
+        {
+            quantity: {name.replace("ours, ", "ours,\n"): entry for name, entry in named.items()}
+            for quantity, named in each.items()
+        }
+        for each in (found, tested)
+    )
 
 
 def _stand(numbers: dict[str, float], alike: set[str], better: str) -> str:

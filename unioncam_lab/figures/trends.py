@@ -11,7 +11,7 @@ from pandas import DataFrame
 from torch import Tensor
 
 from unioncam_lab.figures.maps import draw
-from unioncam_lab.figures.style import COLOURS, method_colour, styled
+from unioncam_lab.figures.style import COLOURS, HALO, method_colour, styled
 from unioncam_lab.methods import find_title
 from unioncam_lab.metrics import auc
 from unioncam_lab.tables import QUANTITIES
@@ -25,53 +25,110 @@ READINGS = {
 
 
 @styled()
-def curves(
-    insertion: dict[str, Sequence[float]],
-    deletion: dict[str, Sequence[float]],
-    image: Tensor | None = None,
-    title: str = "",
-) -> Figure:
-    """Draw Fig. 4 of the UnionCAM paper: each method's insertion and deletion curve, with the area below it in percent.
+def curves(insertion: dict[str, Sequence[float]], deletion: dict[str, Sequence[float]]) -> Figure:
+    """Draw each method's insertion and deletion curve, with the area below it in percent, the best area first.
 
-    The title of a panel names the methods with the best area, rounded to a tenth of a percent.
+    The title of a panel names the method with the best area, and calls areas less than half a point apart a tie.
 
     Args:
         insertion: method name -> the class probability in [0, 1] at each step of the curve.
         deletion: the same for the deletion curves.
-        image: (channels, H, W), the explained image, drawn at the left.
-        title: of the image.
     """
-    panels = [] if image is None else ["image"]
-    figure, axes = plt.subplot_mosaic(
-        [[*panels, "insertion", "deletion"]],
-        figsize=(9 + 3 * len(panels), 3.7),
-        width_ratios=[0.85] * len(panels) + [1, 1],
-    )
-    if image is not None:
-        draw(axes["image"], image, title)
+    figure, panels = plt.subplots(1, 2, figsize=(12, 3.7))
     top = 1.05 * max(max(curve) for curve in (*insertion.values(), *deletion.values()))
-    drawn = (  # the legend is in the first corner, above low curves, or in the second corner, below high curves
-        ("insertion", insertion, "put into the blurred image", max, "largest", ("upper left", "lower right")),
-        ("deletion", deletion, "deleted from the image", min, "smallest", ("upper right", "lower left")),
+    kinds = (
+        ("insertion", insertion, "put into the blurred image", "largest", 1),
+        ("deletion", deletion, "deleted from the image", "smallest", -1),
     )
-    for name, lines, axis, best, word, corners in drawn:
-        areas = {method: round(100 * auc(curve), 1) for method, curve in lines.items()}
-        for method, curve in lines.items():
-            label = f"{find_title(method)}: {areas[method]:.1f} %"
-            share = np.linspace(0, 100, len(curve))
-            axes[name].plot(share, curve, color=method_colour(method), label=label, linewidth=1.8)
-        winners = [find_title(method) for method, area in areas.items() if area == best(areas.values())]
-        if len(winners) == len(areas):
-            finding = f"no difference ({best(areas.values()):.1f} % each)"
-        elif len(winners) > 2:
-            finding = f"the {word} area is {best(areas.values()):.1f} %, of {len(winners)} methods"
-        else:
-            finding = f"the {word} area is that of {' and '.join(winners)}"
-        axes[name].set_title(f"{name.capitalize()}: {finding}", fontsize=10)
-        axes[name].set(xlabel=f"most salient pixels {axis}, %", ylabel="probability of the class")
-        axes[name].set(xlim=(0, 100), ylim=(0, top))
-        corner = corners[max(areas.values()) > 50 * top]
-        axes[name].legend(title="area under the curve", loc=corner, fontsize=8.5, title_fontsize=8.5)
+    for axes, (name, lines, what, word, sign) in zip(panels, kinds, strict=True):
+        areas = {method: 100 * auc(curve) for method, curve in lines.items()}
+        order = sorted(areas, key=lambda method: -sign * areas[method])
+        for method in order:
+            share, label = np.linspace(0, 100, len(lines[method])), f"{areas[method]:.1f} %  {find_title(method)}"
+            axes.plot(share, lines[method], color=method_colour(method), label=label, linewidth=1.8)
+        near = [find_title(m) for m in order if abs(areas[m] - areas[order[0]]) < 0.5]
+        finding = f"the {word} area is that of {near[0]}" if len(near) == 1 else f"a tie of {len(near)} methods"
+        finding = f"a tie of {near[0]} and {near[1]}" if len(near) == 2 else finding
+        axes.set_title(f"{name.capitalize()}: {finding}", fontsize=10)
+        axes.set(xlabel=f"most salient pixels {what}, %", ylabel="probability of the class")
+        axes.set(xlim=(0, 100), ylim=(0, top))
+        axes.legend(
+            title="area under the curve", loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, title_fontsize=9
+        )
+    return figure
+
+
+@styled()
+def sample_curves(found: dict[str, tuple[Tensor, dict[str, dict[str, Sequence[float]]]]]) -> Figure:
+    """Draw Fig. 4 of the UnionCAM paper: insertion and deletion curves of sample pictures, a panel for each method.
+
+    A panel shows the curve of its method in colour, those of the others in grey, and the area below its curve.
+
+    Args:
+        found: title of a picture -> (the image (channels, H, W), "insertion" or "deletion" -> method -> the class
+            probability in [0, 1] at each step of the curve). All pictures have the same methods.
+    """
+    rows = [(title, kind) for title, (_, curves) in found.items() for kind in curves]
+    methods = list(next(iter(found.values()))[1][rows[0][1]])
+    mosaic = [[title, *(f"{i} {method}" for method in methods)] for i, (title, _) in enumerate(rows)]
+    size = 2.1 + 1.8 * len(methods), 0.5 + 1.75 * len(rows)
+    figure, axes = plt.subplot_mosaic(mosaic, figsize=size, width_ratios=[1.25, *(1 for _ in methods)])
+    for title, (image, _) in found.items():
+        draw(axes[title], image, title)
+    for i, (title, kind) in enumerate(rows):
+        lines = found[title][1][kind]
+        top = 1.05 * max(max(curve) for curves in found[title][1].values() for curve in curves.values())
+        share = np.linspace(0, 100, len(lines[methods[0]]))
+        for method in methods:
+            one = axes[f"{i} {method}"]
+            for other in methods:
+                one.plot(share, lines[other], color="#bbbbbb", linewidth=0.8)
+            one.plot(share, lines[method], color=method_colour(method), linewidth=2.2)
+            one.set(xlim=(0, 100), ylim=(0, top), xticks=[0, 50, 100])
+            height, side = (0.06, "bottom") if kind == "insertion" else (0.94, "top")
+            area = one.text(0.95, height, f"area {100 * auc(lines[method]):.1f} %", transform=one.transAxes)
+            area.set(ha="right", va=side, path_effects=[HALO])
+            one.tick_params(labelleft=method == methods[0], labelbottom=i == len(rows) - 1)
+            one.set_title(find_title(method) if i == 0 else "")
+        axes[f"{i} {methods[0]}"].set_ylabel(f"{kind}\nprobability")
+    figure.supxlabel("most salient pixels inserted or deleted, %", fontsize=10)
+    return figure
+
+
+@styled()
+def film(pictures: dict[str, Sequence[tuple[float, Tensor]]], curves: dict[str, Sequence[float]]) -> Figure:
+    """Draw images of an insertion and a deletion curve, and the curves with a cursor at each of these images.
+
+    A curve is beneath its images, or beside the image if there is one.
+
+    Args:
+        pictures: name of the curve -> (share of changed pixels in percent, image (channels, H, W)) for each image.
+        curves: name of the curve -> the class probability in [0, 1] at each step.
+    """
+    count = max(len(shown) for shown in pictures.values())
+    if count == 1:
+        size = 9, 3.1 * len(pictures)
+        figure, grid = plt.subplots(len(pictures), 2, figsize=size, width_ratios=[1, 2.2], squeeze=False)
+        panels = [([left], right) for left, right in grid]
+    else:
+        figure = plt.figure(figsize=(2.05 * count, 4.1 * len(pictures)))
+        grid = figure.add_gridspec(2 * len(pictures), count, height_ratios=[1.9, 1.4] * len(pictures))
+        panels = [
+            ([figure.add_subplot(grid[2 * i, k]) for k in range(count)], figure.add_subplot(grid[2 * i + 1, :]))
+            for i in range(len(pictures))
+        ]
+    for (images, axes), (name, shown) in zip(panels, pictures.items(), strict=True):
+        curve = curves[name]
+        axes.plot(np.linspace(0, 100, len(curve)), curve, color="black", linewidth=1.8)
+        axes.fill_between(np.linspace(0, 100, len(curve)), curve, color=COLOURS["neutral"], alpha=0.15, linewidth=0)
+        for one, (share, image) in zip(images, shown, strict=True):
+            p = curve[round(share / 100 * (len(curve) - 1))]
+            draw(one, image, f"{share:.0f} %: $f^c$ = {p:.2f}")
+            axes.axvline(share, color=COLOURS["neutral"], linewidth=0.8, linestyle=":")
+            axes.plot(share, p, "o", color="white", mec="black", markersize=8, clip_on=False, zorder=5)
+        what = {"insertion": "put into the blurred image", "deletion": "deleted from the image"}[name]
+        axes.set(xlabel=f"most salient pixels {what}, %", ylabel="$f^c$, probability", xlim=(0, 100), ylim=(0, 1.02))
+        axes.set_title(f"{name}: the area under the curve is {100 * auc(curve):.1f} %")
     return figure
 
 
@@ -88,7 +145,7 @@ def curve_differences(found: dict[str, dict[str, DataFrame]], other: str, title:
     """
     methods = list(dict.fromkeys(method for lines in found.values() for method in lines))
     shape = (len(found), len(methods)) if len(methods) > 1 else (1, len(found))
-    size = (1.0 + 2.15 * shape[1], 0.9 + 2.2 * shape[0]) if len(methods) > 1 else (4.2 * shape[1], 3.6)
+    size = (min(1.0 + 2.15 * shape[1], 13), 0.9 + 2.2 * shape[0]) if len(methods) > 1 else (4.2 * shape[1], 3.6)
     figure, panels = plt.subplots(*shape, figsize=size, sharex=True, sharey="row", squeeze=False)
     panels = panels.reshape(len(found), len(methods))
     better = {"insertion": "above 0 is better", "deletion": "below 0 is better"}
@@ -188,7 +245,7 @@ def paired_sweep(
         published: theta -> the paper's difference in percentage points, drawn as a diamond in each panel.
     """
     groups = found.groupby("network", sort=False)
-    size = 3.5 * len(groups) + 0.5, 4.4
+    size = min(3.5 * len(groups) + 0.5, 13), 4.4
     figure, panels = plt.subplots(1, len(groups), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axes, (network, group) in zip(panels[0], groups, strict=True):
         _readings(axes, group, "difference")
@@ -203,6 +260,35 @@ def paired_sweep(
 
 
 @styled()
+def map_changes(thetas: Sequence[float], found: dict[str, dict[str, Sequence[float]]], least: float = 1e-6) -> Figure:
+    """Plot how far denoising changes a map, against theta: a panel for each layer, a line for each reading of Eq. 1.
+
+    The title of a panel says from which theta on Eq. 1 as printed changes the map by more than `least`.
+
+    Args:
+        thetas: percentiles, in order.
+        found: name of the panel -> reading -> the largest change of a pixel's saliency, for each theta.
+        least: the smallest change that counts, which is the lower end of the axis.
+    """
+    figure, panels = plt.subplots(1, len(found), figsize=(4.2 * len(found), 4.3), sharey=True, squeeze=False)
+    for axes, (name, lines) in zip(panels[0], found.items(), strict=True):
+        for reading, changes in lines.items():
+            colour, dashes, _, label = READINGS[reading]
+            axes.plot(thetas, np.maximum(changes, least), dashes, color=colour, label=label, linewidth=2, clip_on=False)
+        acting = [theta for theta, change in zip(thetas, lines["channel"], strict=True) if change > least]
+        axes.set_title(f"{name}\nas printed: {f'acts from θ = {acting[0]:g} on' if acting else 'no θ acts'}")
+        axes.axvline(10, color=COLOURS["neutral"], linestyle=":", linewidth=1.2)
+        axes.axhline(1 / 255, color=COLOURS["neutral"], linewidth=0.6)
+        axes.set(xlabel="θ, percentile", yscale="log", xlim=(0, 100), ylim=(least, 1), xticks=[0, 10, 30, 50, 70, 90])
+    panels[0, 0].set_ylabel("largest change of a pixel's saliency")
+    panels[0, -1].text(99, 1 / 255, "1/255", ha="right", va="bottom", fontsize=9, color=COLOURS["neutral"])
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    columns = 3 if len(found) > 2 else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title="θ is a percentile of")
+    return figure
+
+
+@styled()
 def growth(measured: dict[str, tuple[str, list[tuple[float, float]]]]) -> Figure:
     """Plot seconds against a number that grows, in a panel for each entry.
 
@@ -212,7 +298,7 @@ def growth(measured: dict[str, tuple[str, list[tuple[float, float]]]]) -> Figure
     figure, panels = plt.subplots(1, len(measured), figsize=(3.8 * len(measured), 3.2), sharey=True, squeeze=False)
     for axes, (title, (label, points)) in zip(panels[0], measured.items(), strict=True):
         x, seconds = zip(*points, strict=True)
-        axes.plot(x, seconds, "o-", color=COLOURS["united"])
+        axes.plot(x, seconds, "o-", color=COLOURS["neutral"])
         axes.set(title=title, xlabel=label, xticks=x)
         axes.set_xlim(0, 1.05 * max(x))
     panels[0, 0].set(ylabel="seconds", ylim=(0, 1.1 * max(s for _, points in measured.values() for _, s in points)))
@@ -226,10 +312,12 @@ def _readings(axes: Axes, rows: DataFrame, value: str):
         colour, line, marker, _ = READINGS[reading]
         x, y, low, high = (own[name].to_numpy() for name in ("theta", value, "low", "high"))
         if counts[reading] < counts.max():
-            line, x = "none", x + {"channel": -1.5, "positive": 1.5}.get(reading, 0)  # equal values are side by side
-            axes.vlines(x, low, high, color=colour, linewidth=2, alpha=0.35)
-        else:
+            line = "none"
+        if reading == "map":
             axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        else:  # bands of all readings would hide one another, and equal values are drawn side by side
+            x = x + {"channel": -1.2, "positive": 1.2}.get(reading, 0)
+            axes.vlines(x, low, high, color=colour, linewidth=2, alpha=0.35)
         axes.plot(x, y, linestyle=line, color=colour, linewidth=1.6, label=reading)
         clear = own["clear"].to_numpy(dtype=bool) if "clear" in own else np.full(len(own), True)
         for places, face in ((clear, colour), (~clear, "white")):
@@ -245,7 +333,7 @@ def _reading_legend(figure: Figure, rows: DataFrame, published: dict | None, not
         mpl.lines.Line2D([], [], color=colour, linestyle=line, marker=marker)
         for colour, line, marker in zip(colours, lines, markers, strict=True)
     ]
-    handles.append(mpl.patches.Patch(color=COLOURS["neutral"], alpha=0.25))
+    handles.append(mpl.patches.Patch(color=COLOURS["neutral"], alpha=0.25))  # a band or a bar
     labels.append("; ".join(["95 % interval", *notes]))
     if published:
         handles.append(mpl.lines.Line2D([], [], marker="D", color="white", mec="black", mew=1.2, linestyle=""))
