@@ -1,6 +1,7 @@
 """Tests of the execution of notebooks: side by side, with pages that can be read offline; failures lose nothing."""
 
 import ast
+import base64
 import json
 import re
 import shutil
@@ -24,6 +25,7 @@ import numpy as np
 from unioncam_lab import figures
 figures.show(figures.row({"noise": np.zeros((4, 4, 3))}), "noise", alt="Nothing at all")
 """
+KINDS = {"image/png": ".png", "image/jpeg": ".jpg"}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,41 @@ def test_a_failing_notebook_names_its_cell_and_keeps_what_it_computed(executed):
 def test_pictures_are_saved(executed):
     folder, _ = executed
     assert {path.name for path in (folder / "figures").iterdir()} == {"noise.png", "noise.svg"}
-    assert (folder / "out" / "a.jpg").exists()
+    cells = nbformat.read(folder / "out" / "a.ipynb", 4).cells
+    ((kind, stored),) = [
+        (kind, output.data[kind])
+        for cell in cells
+        for output in cell.get("outputs", [])
+        for kind in KINDS
+        if kind in output.get("data", {})
+    ]
+    cover = folder / "out" / f"a{KINDS[kind]}"
+    assert cover.read_bytes() == base64.b64decode(stored)
+    assert f'src="{cover.name}" alt="Nothing at all"' in (folder / "out" / "index.html").read_text()
+
+
+def drawn(kind, alt, **more):
+    """A code cell with a picture of some bytes that name it."""
+    data, metadata = {kind: base64.b64encode(alt.encode()).decode(), "text/plain": alt}, {kind: {"alt": alt, **more}}
+    return nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", data, metadata=metadata)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_of_both_kinds_are_covers_and_keep_their_text_and_width(tmp_path, kind):
+    (other,) = KINDS.keys() - {kind}
+    made = nbformat.v4.new_notebook(cells=[drawn(other, "The first, <b>"), drawn(kind, "The second", width=570)])
+    assert headless._cover(made)[0] == other
+    made.cells[1].metadata.tags = ["cover"]
+    nbformat.write(made, tmp_path / "a.ipynb")
+    headless._write_page(tmp_path / "a.ipynb")
+    assert headless._read(tmp_path / "a.ipynb").cover == (f"a{KINDS[kind]}", "The second")
+    assert (tmp_path / f"a{KINDS[kind]}").read_bytes() == b"The second"
+    page = (tmp_path / "a.html").read_text()
+    first, second = re.findall(r'<img alt="([^"]*)" src="data:(\S+);base64,[^" ]+"( width="570")?/>', page)
+    assert first == ("The first, &lt;b&gt;", other, "")
+    assert second == ("The second", kind, ' width="570"')
+    assert headless._cover(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell()])) is None
 
 
 @pytest.mark.notebook
@@ -301,6 +337,7 @@ images = "demo"  # type: pictures  a data set
 limit = None  # type: int  how many
 most = 8  # type: int|None  at most
 theta = 10  # type: float  a percentile
+other = None  # type: str|None  a class
 size = 224  # in pixels
 level = 0.01
 scale = "demo"
@@ -356,6 +393,8 @@ HERE = "<the current folder>"
         ("limit", "None", None),
         ("most", "5", 5),
         ("most", "None", None),
+        ("other", "2007", "2007"),
+        ("other", "None", None),
         ("theta", "50", 50),
         ("theta", "12.5", 12.5),
         ("size", "96", 96),
@@ -415,7 +454,7 @@ def test_every_parameter_of_the_notebooks_has_a_type(path):
     for name in named:
         if name in paths:
             assert headless.values_for(path, {name: "2007"}) == {name: str(Path("2007").resolve())}
-        elif name in {"photo", "scale", "precision"}:
+        elif name in {"photo", "scale", "precision", "other"}:
             assert headless.values_for(path, {name: "2007"}) == {name: "2007"}
         else:
             with pytest.raises(ValueError, match=rf"The parameter {name} is 'word'; in {path.stem} it has the type "):
@@ -467,7 +506,8 @@ def test_a_browser_typesets_every_equation_of_the_notebooks(tmp_path):
     for path in paths:
         made = nbformat.read(path, 4)
         for output in [output for cell in made.cells for output in cell.get("outputs", [])]:
-            output.get("data", {}).pop("image/jpeg", None)
+            for kind in KINDS:
+                output.get("data", {}).pop(kind, None)
         nbformat.write(made, tmp_path / path.name)
         headless._write_page(tmp_path / path.name)
     frames = "".join(f'<iframe src="{path.stem}.html"></iframe>' for path in paths)

@@ -41,6 +41,7 @@ NOTEBOOKS = ROOT / "notebooks"
 MATHJAX = Path(str(distribution("jupyter-server-mathjax").locate_file("jupyter_server_mathjax/static")))
 MATHJAX_URL = "mathjax/MathJax.js?config=TeX-AMS-MML_HTMLorMML-full,Safe"
 MEMORY = 2 << 30  # bytes that a notebook may need
+SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg"}
 EXPECTED = 60.0  # seconds that a notebook is expected to take where nothing is known of it
 
 
@@ -53,6 +54,7 @@ class Executed:
     lead: str  # the paragraph below the heading
     seconds: float
     error: str | None  # where and why it stopped; None if it did not
+    cover: tuple[str, str] | None = None  # a picture: the name of its file, and its alternative text
 
 
 @dataclass
@@ -151,7 +153,7 @@ def _value(name: str, value: object, declared: dict[str, str], notebook: str) ->
         kind = _type_of(default)
     if kind in PATHS and isinstance(value, str | Path) and str(value):
         return PATHS[kind](str(value))
-    read = literal(value) if isinstance(value, str) and kind != "str" else value
+    read = literal(value) if isinstance(value, str) and "str" not in kind.split("|") else value
     if not _is(read, kind):
         raise ValueError(
             f"The parameter {name} is {value!r}; in {notebook} it has the type {kind}, and is {default!r} by default."
@@ -370,18 +372,21 @@ def _read(executed: Path) -> Executed:
         for output in cell.get("outputs", []):
             if output.output_type == "error":
                 error = f"stopped in cell {cell.execution_count}: {output.ename}: {output.evalue}"
-    return replace(_heading(notebook, executed.stem), seconds=run.get("duration") or 0, error=error)
+    found = _cover(notebook)
+    cover = (f"{executed.stem}{SUFFIXES[found[0]]}", found[2]) if found else None
+    return replace(_heading(notebook, executed.stem), seconds=run.get("duration") or 0, error=error, cover=cover)
 
 
 def _write_index(out: Path, known: Mapping[str, Executed], plan: Sequence[_Job] = (), left: float = 0):
     """Write the index page of the notebooks that were executed into a folder, and of those that wait or run."""
     unfinished = {job.copy.stem: job for job in plan if not job.ended}
+    covers = {name: each.cover for name, each in known.items() if each.cover and (out / each.cover[0]).exists()}
     entries = [
         {
             "notebook": unfinished[name].heading if name in unfinished else known[name],
             "state": unfinished[name].state if name in unfinished else "ended",
             "page": (out / f"{name}.html").exists(),  # perhaps of an earlier run
-            "picture": (out / f"{name}.jpg").exists(),
+            "cover": covers.get(name),
         }
         for name in sorted({*known, *unfinished})
     ]
@@ -405,13 +410,18 @@ def _write_page(executed: Path):
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
     page = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', page)
     executed.with_suffix(".html").write_text(page, encoding="utf-8")
-    if jpeg := _cover(notebook):
-        executed.with_suffix(".jpg").write_bytes(jpeg)
+    if found := _cover(notebook):
+        kind, picture, _ = found
+        executed.with_suffix(SUFFIXES[kind]).write_bytes(base64.b64decode(picture))
 
 
-def _cover(notebook: nbformat.NotebookNode) -> bytes | None:
-    """Return the picture of the cell tagged `cover`, otherwise the first picture; None if there is none."""
+def _cover(notebook: nbformat.NotebookNode) -> tuple[str, str, str] | None:
+    """Return the picture of the cell tagged `cover`, otherwise the first picture; None if there is none.
+
+    It is its kind, a key of SUFFIXES, its content as the notebook stores it, and its alternative text.
+    """
     cells = sorted(notebook.cells, key=lambda cell: "cover" not in cell.metadata.get("tags", []))
-    outputs = (output for cell in cells for output in cell.get("outputs", []))
-    pictures = (output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output.get("data", {}))
-    return base64.b64decode(jpeg) if (jpeg := next(pictures, None)) else None
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        for kind in SUFFIXES.keys() & output.get("data", {}).keys():
+            return kind, output["data"][kind], output.get("metadata", {}).get(kind, {}).get("alt", "")
+    return None
