@@ -357,6 +357,11 @@ def test_gallery_frames_the_selected_map(explained):
     label = {"united": r"$L_{\mathrm{De\text{-}Region}}$", "region": r"$L_{\mathrm{Region}}$"}[steps.selected]
     assert max(frames, key=frames.get) == label
     assert sorted(frames.values())[1] < frames[label]
+    assert all(len(axes.collections) == 0 for axes in figure.axes[:4])
+    mask = torch.zeros(12, 12, dtype=torch.bool)
+    mask[2:6, 3:9] = True
+    outlined = figures.gallery({"photo": explained}, list("abcde"), {"photo": mask})
+    assert all(len(axes.collections) == 2 for axes in outlined.axes[:4])
 
 
 def test_panels_are_images_and_maps_over_images_with_one_scale(explained):
@@ -382,30 +387,54 @@ def test_a_strip_has_the_selected_map_below_each_photo(explained):
     assert titles(figure)[:4] == [answer, answer, "", ""]
     for image in arrays(figure)[2:4]:
         np.testing.assert_array_equal(image, figures.overlay(evidence.image, steps.cam))
+    y, x = divmod(int(steps.cam.argmax()), 12)
+    for axes in figure.axes[2:4]:
+        assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines} == {(x, y)}, "its brightest pixel"
 
 
 # steps
 
 
 @pytest.mark.slow
-def test_architecture_shows_the_live_numbers(explained):
+def test_architecture_shows_the_intermediate_numbers_of_the_best_channels(explained):
     evidence, steps = explained
-    found = " ".join(titles(figures.architecture(evidence, steps)))
+    figure = figures.architecture(evidence, steps)
+    texts = " ".join(text.get_text() for text in figure.axes[0].texts)
     for beta in (steps.beta_denoising, steps.beta_region, steps.beta_united):
-        assert f"{beta:.3f}" in found
-    scores = evidence.region_scores.where(evidence.gradients.amax((1, 2)) > 0, 0)
-    for channel in scores.topk(3).indices.tolist():
-        assert f"mask {channel}" in found
+        assert f"{beta:.3f}" in texts
+    scores, channels = evidence.region_scores.topk(3)
+    assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == [
+        f"channel {k}" for k in channels.tolist()
+    ]
+    assert all(f"{score:.3f}" in texts for score in scores.tolist())
+    assert all(f"{module}: " in texts for module in ("AMD", "AMU", "AMS"))
+    drawn = arrays(figure)
+    for channel, mask in zip(channels.tolist(), evidence.masks(channels), strict=True):
+        for expected in (evidence.activations[channel], evidence.gradients[channel], mask):
+            assert any(image.shape == expected.shape and np.allclose(image, expected, atol=1e-6) for image in drawn)
+    assert_readable(figure)
 
 
-def test_selection_marks_the_selected_map(explained):
+def test_the_papers_figures_are_saved_without_a_warning(explained, tmp_path, monkeypatch, recwarn):
+    monkeypatch.setenv("UNIONCAM_FIGURES", str(tmp_path))
+    monkeypatch.setattr(style, "display", lambda data, **options: None)
+    figures.show(figures.selection(*explained), "selection", "Two maps and their contributions")
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_selection_marks_the_selected_map_and_the_difference(explained):
     evidence, steps = explained
     figure = figures.selection(evidence, steps)
     assert f"the {steps.selected} map" in " ".join(titles(figure))
-    bars = next(axes for axes in figure.axes if axes.containers)
-    assert [bar.get_height() for bar in bars.containers[0]] == [steps.beta_united, steps.beta_region]
+    (axis,) = (axes for axes in figure.axes if "contribution" in axes.get_xlabel())
+    betas = [steps.beta_united, steps.beta_region]
+    assert [line.get_xdata()[0] for line in axis.lines] == betas
+    assert f"difference {abs(betas[0] - betas[1]):.4f}" in [text.get_text() for text in axis.texts]
+    low, high = axis.get_xlim()
+    assert low < min(betas) < max(betas) < high < low + 2 * abs(betas[0] - betas[1]), "it shows the difference"
     masked = arrays(figure)[1]
     np.testing.assert_allclose(masked, maps.pixels(evidence.image * steps.united), atol=1e-6)
+    assert_readable(figure)
 
 
 def test_a_schematic_has_the_sizes_of_its_stages_and_ends_with_the_most_probable_classes(images):

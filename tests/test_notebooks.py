@@ -14,9 +14,9 @@ NOTEBOOKS = sorted(headless.NOTEBOOKS.glob("*.ipynb"))
 SMALL = {
     "00_start_here": {"photo": "chelsea", "size": 96},
     "01_class_activation_maps": {"photo": "coffee", "photos": ["astronaut"], "groups": 5, "size": 96},
-    "02_denoising": {"photo": "coffee", "size": 96, "theta": 40},
-    "03_union": {"photo": "rocket", "size": 96},
-    "04_selection": {"photo": "coffee", "photos": ["astronaut"], "size": 96, "theta": 0},
+    "02_denoising": {"photo": "coffee", "scene": 4, "size": 96, "theta": 60},
+    "03_union": {"photo": "coffee", "size": 96, "seeds": 18},
+    "04_selection": {"photo": "coffee", "photos": ["astronaut"], "size": 96, "theta": 0, "seeds": 8},
     "05_fusion_cam": {"photo": "coffee", "photos": ["astronaut"], "size": 96, "theta": 40},
     "06_metrics": {"photo": "coffee", "photos": ["rocket"], "size": 96},
     "07_table1": {"limit": 2},
