@@ -1,5 +1,6 @@
 """Tests of the book: complete, without a network, on a narrow screen, in the dark, on paper, and for every reader."""
 
+import json
 import os
 import re
 import subprocess
@@ -103,16 +104,17 @@ def test_nothing_is_loaded_from_elsewhere(book, pages):
             )
 
 
-def test_every_picture_has_its_text_and_the_width_that_the_notebook_stores(pages):
-    pictures = 0
-    for page in pages:
-        for attributes in (held for tag, held in page.tags if tag == "img"):
-            pictures += 1
-            assert len(attributes["alt"]) > 20, (page.path.name, attributes)
-    stored = "".join((ROOT / f"notebooks/{name}.ipynb").read_text(encoding="utf-8") for name in NOTEBOOKS)
-    assert pictures == len(re.findall(r'^ +"image/(?:png|jpeg)": "', stored, re.M))
-    widths = [int(width) for page in pages for width in page.values("width", "img")]
-    assert sorted(widths) == sorted(map(int, re.findall(r'^ +"width": (\d+)', stored, re.M)))
+def test_every_picture_has_the_text_and_the_width_that_its_notebook_stores(book):
+    for name in NOTEBOOKS:
+        cells = json.loads((ROOT / f"notebooks/{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        kinds = [(output, kind) for output in outputs for kind in output.get("data", {}) if kind.startswith("image/")]
+        stored = [output["metadata"][kind] for output, kind in kinds]
+        shown = [held for tag, held in Page(book / f"notebooks/{name}.html").tags if tag == "img"]
+        assert [(held["alt"], held.get("width")) for held in shown] == [
+            (told["alt"], str(told["width"]) if "width" in told else None) for told in stored
+        ]
+        assert all(len(held["alt"]) > 20 for held in shown)
 
 
 @pytest.fixture(scope="session")
@@ -189,7 +191,8 @@ def test_axe_finds_nothing_serious(browser, book, page, scheme):
     show(browser, book, page, scheme=scheme)
     browser.run(f"{axe};0")
     say = "found => found.violations.map(each => [each.impact, each.id, each.nodes.map(node => node.html)])"
-    found = browser.run(f"axe.run(document, {{resultTypes: ['violations']}}).then({say})")
+    rules = "{}" if scheme == "light" else "{runOnly: ['color-contrast']}"  # nothing else depends on the colours
+    found = browser.run(f"axe.run(document, {rules}).then({say})")
     assert [each for each in found if each[0] in ("serious", "critical", "moderate")] == []
     assert (browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)") == (
         scheme == "light"
