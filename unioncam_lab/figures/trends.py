@@ -79,15 +79,17 @@ def sample_curves(found: dict[str, tuple[Tensor, dict[str, dict[str, Sequence[fl
         lines = found[title][1][kind]
         top = 1.05 * max(max(curve) for curves in found[title][1].values() for curve in curves.values())
         share = np.linspace(0, 100, len(lines[methods[0]]))
+        early = max(curve[len(curve) // 2] for curve in lines.values()) > 0.6 * top  # the curves rise in the first half
+        corner = (0.95, 0.06, "right", "bottom") if early else (0.05, 0.94, "left", "top")
+        corner = (0.95, 0.94, "right", "top") if kind == "deletion" else corner
         for method in methods:
             one = axes[f"{i} {method}"]
             for other in methods:
                 one.plot(share, lines[other], color="#bbbbbb", linewidth=0.8)
             one.plot(share, lines[method], color=method_colour(method), linewidth=2.2)
             one.set(xlim=(0, 100), ylim=(0, top), xticks=[0, 50, 100])
-            height, side = (0.06, "bottom") if kind == "insertion" else (0.94, "top")
-            area = one.text(0.95, height, f"area {100 * auc(lines[method]):.1f} %", transform=one.transAxes)
-            area.set(ha="right", va=side, path_effects=[HALO])
+            area = one.text(*corner[:2], f"area {100 * auc(lines[method]):.1f} %", transform=one.transAxes)
+            area.set(ha=corner[2], va=corner[3], path_effects=[HALO])
             one.tick_params(labelleft=method == methods[0], labelbottom=i == len(rows) - 1)
             one.set_title(find_title(method) if i == 0 else "")
         axes[f"{i} {methods[0]}"].set_ylabel(f"{kind}\nprobability")
@@ -189,7 +191,7 @@ def randomization(
         if i < len(chance):
             axes.axhline(chance[i], color=COLOURS["neutral"], linewidth=1, linestyle="--")
         axes.set_xticks(range(len(shares) + 1), ["0", *(f"{share:.0f}" for share in shares)])
-        axes.set(title=network, ylim=(0, 103), xlabel="layers shuffled, from the last one, %")
+        axes.set(title=network, ylim=(0, 103), xlabel="last layers shuffled, %")
         axes.grid(axis="y", alpha=0.4)
     panels[0, 0].set_ylabel("|rank correlation| with the map of the\ntrained network, % (← lower is better)")
     shown = list(dict.fromkeys(method for _, found in left.values() for method in found["method"]))
