@@ -144,14 +144,15 @@ def strip(explained: dict[str, tuple[Evidence, UnionSteps]], classes: list[str])
         explained: photo -> (its evidence, UnionCAM's steps).
         classes: the name of each class.
     """
-    figure, axes = plt.subplots(2, len(explained), figsize=(2.6 * len(explained), 5.5), squeeze=False)
+    size = 2.6 * len(explained) + 0.6, 5.5
+    figure, axes = plt.subplots(2, len(explained), figsize=size, squeeze=False, layout="compressed")
     for (above, below), (evidence, steps) in zip(axes.T, explained.values(), strict=True):
         draw(above, evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
         draw(below, overlay(evidence.image, steps.cam))
         y, x = divmod(int(steps.cam.argmax()), steps.cam.shape[1])
         for colour, width in (("black", 3.5), ("white", 1.8)):
             below.plot(x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width)
-    saliency_bar(figure, axes[1], shrink=0.8)
+    saliency_bar(figure, axes, shrink=0.5)
     return figure
 
 
