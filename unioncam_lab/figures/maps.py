@@ -169,7 +169,7 @@ def gallery(
         classes: the name of each class.
         outlines: picture -> the mask (H, W) of an object, whose outline is drawn on all pictures of the row.
     """
-    figure, axes = plt.subplots(len(explained), 4, figsize=(8.8, 2.2 * len(explained)), squeeze=False)
+    figure, axes = plt.subplots(len(explained), 4, figsize=(8.8, 0.2 + 2.2 * len(explained)), squeeze=False)
     for line, (picture, (evidence, steps)) in zip(axes, explained.items(), strict=True):
         draw(line[0], evidence.image, f"{classes[evidence.target]}: {evidence.probability:.2f}")
         for one, cam, label, beta, name in (
