@@ -16,7 +16,6 @@ from unioncam_lab.figures.channels import (
     channel_weights,
     masking,
     network_schematic,
-    weight_shares,
     weighted_sum,
 )
 from unioncam_lab.figures.fusion import fusion_rule, fusion_steps, two_choices
@@ -113,7 +112,6 @@ __all__ = [
     "styled",
     "sweep",
     "two_choices",
-    "weight_shares",
     "weighted_sum",
     "worked_example",
 ]

@@ -100,7 +100,7 @@ def channel_responses(evidences: Mapping[str, Evidence], channels: Mapping[int, 
         evidences: photo -> its evidence.
         channels: channel -> what to write at the left of its row.
     """
-    width = 0.95
+    width = 0.88
     size = width * len(evidences) + 0.9, (width + 0.28) * len(channels) + 0.1
     figure, axes = plt.subplots(len(channels), len(evidences), figsize=size, squeeze=False)
     for line, (channel, label) in zip(axes, channels.items(), strict=True):
@@ -143,12 +143,8 @@ def weighted_sum(evidence: Evidence, channels: Sequence[int]) -> Figure:
     whole = draw(summed, total, f"$\\Sigma_k\\, w_k A^k$\nof all {len(maps)} channels", **big)
     rectified = _box(figure, 8.95, middle - 0.8, 1.6, 1.6)
     negative = int((total < 0).sum())
-    draw(
-        rectified,
-        total.relu(),
-        f"ReLU: sets {negative or 'no'} negative\n{'sum' if negative == 1 else 'sums'} to 0",
-        **big,
-    )
+    title = f"ReLU: sets {negative}\nnegative to 0" if negative else "ReLU: here no sum\nis negative"
+    draw(rectified, total.relu(), title, **big)
     last = _box(figure, 11.1, middle - 0.9, 1.8, 1.8)
     draw(last, overlay(evidence.image, cam), "saliency map $L^c$,\nenlarged, over the photo")
     for number, channel in enumerate(channels):
@@ -191,7 +187,7 @@ def masking(evidence: Evidence, channels: Sequence[int]) -> Figure:
     channels, alone = list(channels), len(channels) == 1
     masks, scores = evidence.masks(channels), evidence.region_scores[channels].tolist()
     masked, shape = evidence.masked(masks), (1, 3) if alone else (3, len(channels))
-    figure, axes = plt.subplots(*shape, figsize=(8.4, 3.7) if alone else (1.2 * len(channels) + 0.7, 4.4))
+    figure, axes = plt.subplots(*shape, figsize=(8.4, 3.7) if alone else (1.15 * len(channels) + 0.7, 4.3))
     axes = axes.reshape(3, len(channels))  # one channel lies in a row, several stand in columns
     top = float(evidence.activations[channels].max())
     for number, channel in enumerate(channels):
@@ -199,9 +195,7 @@ def masking(evidence: Evidence, channels: Sequence[int]) -> Figure:
         feature = draw(axes[0, number], activations, f"channel {channel}", cmap=SALIENCY, vmin=0, vmax=top)
         mask = draw(axes[1, number], masks[number], cmap="gray", vmin=0, vmax=1)
         draw(axes[2, number], masked[number], f"$f^c$ = {scores[number]:.3f}")
-    for one, label in zip(
-        axes[:, 0], ("feature map $A^k$", "mask $M^k$", "masked image $M^k \\circ I_0$"), strict=True
-    ):
+    for one, label in zip(axes[:, 0], ("feature map $A^k$", "mask $M^k$", "photo $M^k \\circ I_0$"), strict=True):
         one.set_ylabel(label)
     place = (0.05, -0.11, 0.9, 0.05) if alone else (1.06, 0.05, 0.06, 0.9)
     look = {"orientation": "horizontal" if alone else "vertical"}
@@ -220,7 +214,7 @@ def against_first(image: Tensor, cams: Mapping[str, Tensor]) -> Figure:
     """
     first, *others = cams.values()
     bound = max(float((cam - first).abs().max()) for cam in others) or 1
-    figure, axes = plt.subplots(2, len(cams), figsize=(2.4 * len(cams) + 0.9, 5.4), squeeze=False)
+    figure, axes = plt.subplots(2, len(cams), figsize=(1.9 * len(cams) + 0.9, 4.6), squeeze=False)
     for one, (title, cam) in zip(axes[0], cams.items(), strict=True):
         draw(one, overlay(image, cam), title)
     axes[1, 0].set_visible(False)
@@ -250,33 +244,6 @@ def channel_weights(gradient: Tensor, weights: Mapping[str, tuple[str, Tensor]])
         one.set_title(title)
     axes[0, 0].set_ylabel("weight, share of the largest")
     figure.supxlabel("mean gradient of the channel, thousandths of a logit per unit of activation", fontsize=10)
-    return figure
-
-
-@styled()
-def weight_shares(weights: Mapping[str, tuple[str, Tensor]], title: str) -> Figure:
-    """Plot how much of all weight the heaviest channels carry, in percent. Each line has its label beside it.
-
-    Args:
-        weights: label -> (name of a colour, weights (K,), not negative).
-        title: of the figure.
-    """
-    figure, axes = plt.subplots(figsize=(7.4, 4.2))
-    for label, (name, weight) in weights.items():
-        carried = np.append(0, weight.sort(descending=True).values.cumsum(0).tolist())
-        channels, share = np.linspace(0, 100, len(carried)), 100 * carried / carried[-1]
-        axes.plot(channels, share, color=COLOURS[name], label=label, linewidth=2)
-    axes.plot([0, 100], [0, 100], ":", color=COLOURS["neutral"], label="equal weights")
-    at = 30  # percent of the channels, where the lines are labelled: the highest above, the others below
-    lines = list(axes.lines)
-    heights = [float(np.interp(at, *line.get_data())) for line in lines]
-    for line, height in zip(lines, heights, strict=True):
-        offset, anchor = ((4, 5), "bottom") if height == max(heights) else ((8, -6), "top")
-        place = (50, 50) if line is lines[-1] else (at, height)
-        axes.annotate(line.get_label(), place, offset, textcoords="offset points", va=anchor)
-        axes.plot(*place, "o", color=line.get_color(), markersize=5)
-    axes.set(xlabel="channels, heaviest first (% of the non-constant ones)", ylabel="share of all weight, %")
-    axes.set(xlim=(0, 100), ylim=(0, 112), yticks=range(0, 101, 20), title=title)
     return figure
 
 
