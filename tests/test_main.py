@@ -19,7 +19,7 @@ from unioncam_lab.classifiers import shapes_network
 from unioncam_lab.store import load
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["run", "table", "report", "bench", "notebooks", "train", "readme"]
+COMMANDS = ["run", "table", "report", "bench", "notebooks", "train", "readme", "badges"]
 
 
 @pytest.mark.parametrize(
