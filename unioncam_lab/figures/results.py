@@ -168,6 +168,8 @@ def ranks(table: str, records: Sequence[DataFrame], quantity: str, where: str) -
         word = _stand(found[quantity][column], alike, QUANTITIES[quantity].better)
         stand.setdefault(word, []).append(column.splitlines()[1])
     parts = [f"{word} with {' and '.join(choices)}" for word, choices in stand.items()]
+    if len(stand) == 1 < len(tested[quantity]):
+        parts = [f"{word}\nunder each choice of region maps" for word in stand]
     title = f"{QUANTITIES[quantity].title}: UnionCAM is " + ",\n".join(parts)
     figure.suptitle(f"{title}\n({where})", fontsize=11)
     note = f"squares: published; hollow: not clearly different from UnionCAM (Holm-corrected p ≥ {tables.LEVEL:g});"
