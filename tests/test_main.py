@@ -207,9 +207,11 @@ def test_a_file_that_is_missing_is_named(monkeypatch, capsys):
 def test_readme_writes_the_blocks(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(findings, "README", tmp_path / "README.md")
     monkeypatch.setattr(findings, "render", str.upper)
+    monkeypatch.setattr(findings, "write_start", lambda: (tmp_path / "start").write_text("index"))
     (tmp_path / "README.md").write_text("numbers")
     assert main(["readme"]) == 0
     assert (tmp_path / "README.md").read_text() == "NUMBERS"
+    assert (tmp_path / "start").read_text() == "index"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Tests of the project's promises: the thin core, the README, the records, the size."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -184,12 +185,45 @@ def test_a_newcomers_method_takes_part_in_a_run_and_in_its_gallery(tmp_path, mon
 def test_the_readmes_numbers_are_the_records():
     """The code writes its tables, and each sentence with a number, from the records."""
     assert findings.render(README) == README
-    assert all(len(block.split()) > 20 for block in re.findall(r"<!-- (?:\w+) -->\n(.*?)\n<!-- /", README, re.S))
+    assert all(len(write().split()) > 20 for write in findings.BLOCKS.values())
 
 
 def test_the_readme_says_no_other_number_of_a_record():
     rest = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", README, flags=re.S)
     assert re.findall(r"\d+\.\d+ ?%|\[\d+\.\d", rest) == []
+
+
+def test_the_readmes_numbers_about_the_rocket_are_notebook_00s():
+    """Its outputs are compared whenever the notebooks run."""
+    (sentences,) = re.findall(r"The network takes this rocket .*?\(\[", README, re.S)
+    cells = json.loads(findings.START.read_text(encoding="utf-8"))["cells"]
+    (cell,) = [cell for cell in cells if "left tower" in "".join(cell["source"])
+               and "nbval-check-output" in cell["metadata"].get("tags", [])]  # fmt: skip
+    printed = dict(re.findall(r"(\d\.\d\d)  painted out: (.+)", "".join(cell["outputs"][0]["text"])))
+    stated = re.findall(r"\d\.\d\d", sentences)
+    assert [printed[p] for p in stated] == ["nothing", "left tower, sky", "right tower, sky", "rocket, sky"]
+
+
+def test_notebook_00_and_the_readme_list_every_notebook(tmp_path):
+    every = findings.chapters()
+    assert {chapter.number for chapter in every} == set(findings.SHOWN)
+    assert all(chapter.reading > 0 for chapter in every)
+    assert findings.notebooks("notebooks/").replace("(notebooks/", "(") == findings.notebooks()
+    start = tmp_path / "start.ipynb"
+    start.write_bytes(findings.START.read_bytes())
+    findings.write_start(start)
+    assert start.read_bytes() == findings.START.read_bytes(), "python -m unioncam_lab readme writes the list anew"
+    assert "](18_your_own_network.ipynb)" in start.read_text(encoding="utf-8")
+
+
+def test_a_time_is_rounded_as_a_reader_needs_it():
+    assert [findings._duration(minutes) for minutes in (3, 44, 89, 100, 290)] == [
+        "10 minutes",
+        "40 minutes",
+        "90 minutes",
+        "1.5 hours",
+        "5 hours",
+    ]
 
 
 def test_a_page_without_a_place_for_the_numbers_is_refused():

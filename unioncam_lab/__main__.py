@@ -118,10 +118,11 @@ def train_command(**options) -> int:
 
 
 def readme_command() -> int:
-    from unioncam_lab.findings import README, render
+    from unioncam_lab.findings import README, START, render, write_start
 
     README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"{README.name} holds what the records say.")
+    write_start()
+    print(f"{README.name} holds what the records say, and it and {START.name} list the notebooks.")
     return 0
 
 

@@ -504,7 +504,8 @@ def verdicts() -> pd.DataFrame:
 
 def _markdown(found: pd.DataFrame) -> str:
     lines = [f"| | {' | '.join(found.columns)} |", "|---" + "|---:" * found.shape[1] + "|"]
-    return "\n".join(lines + [f"| {name} | {' | '.join(map(str, row))} |" for name, *row in found.itertuples()])
+    rows = [f"| {name} | {' | '.join(map(str, row))} |" for name, *row in found.itertuples()]
+    return "\n".join(lines + rows).replace("nan [nan, nan]", "–")
 
 
 def _table(found: pd.DataFrame, methods: list[str], quantities: list[str]) -> str:
@@ -531,37 +532,29 @@ def readme_comparison() -> str:
     kept, m = values_of(pictures, "masked_probability"), _n(pictures)
     again = int((kept[softmax] >= kept["score_cam"] - 1e-5).sum())
     right = 100 * tables.named_rightly(frame).mean()
+    fake = values(frame, "drop")["fake_cam"].mean()
     text = f"""Two forms of Score-CAM are in use. Its channels are weighted by the softmax of their logits (in its
         paper, and in the libraries) or by their probability (in its authors' program). UnionCAM's region map is
         Score-CAM with the second. Equation 8 then selects the better of this map and another one, by the
         probability from which average drop is computed. So **with the same weights in both, UnionCAM's drop is
         never larger than Score-CAM's, and its increase never smaller, on any picture, by construction**
-        ([proof](notebooks/04_selection.ipynb)). On {n} photos and EfficientNet-Lite0 the probability that
-        UnionCAM keeps is at least Score-CAM's on {never} of {n} photos; with softmax in both, on {again} of {m}."""
+        ([proof](notebooks/04_selection.ipynb)). With EfficientNet-Lite0 the probability that UnionCAM
+        keeps is at least Score-CAM's on {never} of {n} photos; with softmax in both, on {again} of {m}."""
     other = f"""The libraries' Score-CAM has a drop that is smaller than UnionCAM's on these photos: UnionCAM minus
         Score-CAM is {_difference(frame, "drop", "union_cam", "score_cam")}. With the same weights in both it is
-        {_difference(frame, "drop", "union_cam", like)}. So whether UnionCAM has a smaller drop than Score-CAM in
-        a table tells which Score-CAM the table used, and the paper's Tables 1 and 2 do not say which. With
-        softmax in all three, N = {m}:"""
-    fusion = f"""Fusion-CAM minus UnionCAM is {_difference(pictures, "drop", "fusion_cam", "union_cam")} of drop with
-        unlike region maps, and {_difference(pictures, "drop", "fusion_cam", softmax)} with the same one. Means
-        are in percent, with 95 % intervals. The photos are *training* images of ImageNet, one of each of {n}
-        classes; the network names {right:.0f} % of them as they are labelled
-        ([records](data/records/imagenet_500/run.json))."""
-    shown = ["grad_cam", "grad_cam_plus_plus", "group_cam", "score_cam", like, "union_cam"]
-    parts = [_paragraph(text), _table(frame, shown, ["drop", "increase"]), _paragraph(other)]
-    parts += [_table(pictures, ["score_cam", softmax, "fusion_cam"], ["drop", "increase"]), _paragraph(fusion)]
-    return "\n\n".join(parts)
-
-
-def readme_photos() -> str:
-    """Return the README's table of all four faithfulness metrics on the photos, with a control."""
-    frame = records("imagenet_500")
-    fake = values(frame, "drop")["fake_cam"].mean()
-    text = f"""N = {_n(frame)}, the same photos and network. Fake-CAM, a map that says nothing, has a drop of {fake:.1f}
-        %: a low drop alone proves nothing."""
-    shown = [*PAPER_METHODS, "fusion_cam", "fake_cam"]
-    return "\n\n".join([_table(frame, shown, ["drop", "increase", "insertion", "deletion"]), _paragraph(text)])
+        {_difference(frame, "drop", "union_cam", like)}. So whether UnionCAM has a smaller drop than Score-CAM in a
+        table depends on the Score-CAM in it, and the paper's Tables 1 and 2 do not say which one they have. Fake-CAM,
+        a map that explains nothing, has a drop of {fake:.1f} %: a low drop alone proves nothing."""
+    three = tables.wide(tables.summary(pictures, ["drop"])).iloc[:, 0]
+    three = ", ".join(f"{find_title(name)} {three[find_title(name)]}" for name in ("score_cam", softmax, "fusion_cam"))
+    fusion = f"""With softmax in all three, N = {m}, the average drop in % is {three}. Fusion-CAM minus UnionCAM is
+        {_difference(pictures, "drop", "fusion_cam", "union_cam")} of drop with unlike region maps, and
+        {_difference(pictures, "drop", "fusion_cam", softmax)} with the same one. Means are in percent, with 95 %
+        intervals. The photos are *training* images of ImageNet, one of each of {n} classes; the network names
+        {right:.0f} % of them as they are labelled ([records](data/records/imagenet_500/run.json))."""
+    shown = [*PAPER_METHODS[:-1], like, "union_cam", "fusion_cam", "fake_cam"]
+    parts = [_paragraph(text), _table(frame, shown, ["drop", "increase", "insertion", "deletion"]), _paragraph(other)]
+    return "\n\n".join([*parts, _paragraph(fusion)])
 
 
 def readme_truth() -> str:
@@ -644,9 +637,8 @@ SHOWN = {
     "17": ("each claim of both papers with two verdicts, on the paper's setup and on ours", "all"),
     "18": ("one cell for each kind of network: one logit, several labels, grey images, a transformer, timm", ""),
 }
-# Ways through the notebooks.
+# Ways through the notebooks that take longer than half an hour.
 WAYS = {
-    "A first look": ("00", "04", "06"),
     "The method": ("00", "01", "02", "03", "04", "05", "06"),
     "Your own network": ("00", "18", "16"),
     "Everything": None,
@@ -690,6 +682,7 @@ def notebooks(folder: str = "") -> str:
         text, part = SHOWN[chapter.number]
         lines.append(f"| [{chapter.name}]({folder}{chapter.file}) | {text} | {part} | {chapter.reading} |")
     ways = ["| way | notebooks | to read |", "|---|---|---:|"]
+    ways.append("| A first look | 00, then the figures and summaries of 04 and 06 | half an hour |")
     for way, numbers in WAYS.items():
         minutes = sum(chapter.reading for chapter in every if numbers is None or chapter.number in numbers)
         ways.append(f"| {way} | {', '.join(numbers) if numbers else 'all'} | {_duration(minutes)} |")
@@ -720,7 +713,6 @@ def readme_demo() -> str:
 BLOCKS = {
     "costs": readme_costs,
     "comparison": readme_comparison,
-    "photos": readme_photos,
     "truth": readme_truth,
     "verdicts": readme_verdicts,
     "notebooks": lambda: notebooks("notebooks/"),
