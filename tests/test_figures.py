@@ -226,7 +226,7 @@ def test_a_picture_is_drawn_with_a_frame_a_title_and_no_ticks(images):
     with figures.styled():
         _, (image, cam) = plt.subplots(1, 2)
     figures.draw(image, images[0])
-    drawn = figures.draw(cam, torch.eye(2), "a map", figures.COLOURS["united"], cmap=figures.SALIENCY, vmax=2)
+    drawn = figures.draw(cam, torch.eye(2), "a map", figures.COLOURS["united"], cmap=style.SALIENCY, vmax=2)
     np.testing.assert_array_equal(image.images[0].get_array(), images[0].float().permute(1, 2, 0))
     assert drawn.get_array().tolist() == [[1, 0], [0, 1]]
     assert (drawn.get_cmap().name, drawn.get_clim()) == ("inferno", (0, 2))

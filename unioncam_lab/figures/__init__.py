@@ -46,7 +46,7 @@ from unioncam_lab.figures.results import (
     scorecard,
     spread,
 )
-from unioncam_lab.figures.style import COLOURS, SALIENCY, explore, show, styled
+from unioncam_lab.figures.style import COLOURS, explore, show, styled
 from unioncam_lab.figures.trends import (
     READINGS,
     curve_differences,
@@ -64,7 +64,6 @@ from unioncam_lab.figures.union import architecture, selection
 __all__ = [
     "COLOURS",
     "READINGS",
-    "SALIENCY",
     "against_diagonal",
     "against_first",
     "architecture",
