@@ -66,14 +66,14 @@ def denoised_channel(gradient: Tensor, thetas: Sequence[float], name: str = "W")
 
 @styled()
 def denoising(found: dict[str, tuple[Evidence, int, float]], outline: Map | None = None) -> Figure:
-    """Draw a row for each case: one channel's gradient before and after Eq. 1, and the denoised map before and after.
+    """Draw a row for each case: one channel's gradient before and after Eq. 1, the denoised map, and its change.
 
     Args:
         found: name of the row -> (the evidence, a channel, theta).
         outline: a mask (H, W) of the object, whose outline is drawn on the maps.
     """
-    size = 11.6, 0.65 + 2.1 * len(found)
-    figure, axes = plt.subplots(len(found), 6, figsize=size, squeeze=False)
+    size = 7.8, 0.65 + 1.8 * len(found)
+    figure, axes = plt.subplots(len(found), 5, figsize=size, squeeze=False)
     changes = []
     for line, (name, (evidence, channel, theta)) in zip(axes, found.items(), strict=True):
         W = evidence.gradients[channel]
@@ -86,8 +86,8 @@ def denoising(found: dict[str, tuple[Evidence, int, float]], outline: Map | None
     bound = max(max(float(np.abs(drawn.get_array()).max()) for drawn in changes), 0.05)
     for drawn in changes:
         drawn.set_clim(-bound, bound)
-    saliency_bar(figure, axes[:, 3:5], location="bottom", shrink=0.6, aspect=30)
-    figure.colorbar(changes[0], ax=axes[:, 5], location="bottom", label="change of saliency", pad=0.02, shrink=0.9)
+    saliency_bar(figure, axes[:, 3], location="bottom", shrink=0.9)
+    figure.colorbar(changes[0], ax=axes[:, 4], location="bottom", label="change of saliency", pad=0.02, shrink=0.9)
     return figure
 
 
@@ -100,16 +100,24 @@ def map_differences(image: Tensor, maps: dict[str, Tensor], outline: Map | None 
         maps: title -> saliency map (H, W) in [0, 1].
         outline: a mask (H, W) of the object, whose outline is drawn on each picture.
     """
-    size = 2.2 * len(maps) + 0.6, 5.0
+    size = 1.6 * len(maps) + 0.8, 4.0
     figure, axes = plt.subplots(2, len(maps), figsize=size, squeeze=False)
     first, *others = maps.values()
     bound = max(max(float((other - first).abs().max()) for other in others), 0.05)
     for column, (title, cam) in zip(axes.T, maps.items(), strict=True):
-        draw(column[0], overlay(image, cam), title)
+        draw(column[0], overlay(image, cam), title, interpolation="nearest")
         if cam is first:
-            draw(column[1], image, "the image")
+            draw(column[1], image, "the image", interpolation="nearest")
         else:
-            drawn = draw(column[1], cam - first, _largest(cam - first), cmap="PuOr_r", vmin=-bound, vmax=bound)
+            drawn = draw(
+                column[1],
+                cam - first,
+                _largest(cam - first),
+                interpolation="nearest",
+                cmap="PuOr_r",
+                vmin=-bound,
+                vmax=bound,
+            )
         for one in column if outline is not None else ():
             draw_outline(one, outline)
     saliency_bar(figure, axes[0], shrink=0.8)
@@ -153,11 +161,10 @@ def _histogram(axes: Axes, gradient: Tensor, theta: float):
 
 
 def _changed_map(panels: Sequence[Axes], evidence: Evidence, theta: float, outline: Map | None) -> AxesImage:
-    """Draw the denoised map at theta = 0, at theta, and the second minus the first, and return the last picture."""
+    """Draw the denoised map, and this map minus the map at theta = 0, whose picture is returned."""
     before, after = denoised_cam(evidence, 0), denoised_cam(evidence, theta)
-    draw(panels[0], overlay(evidence.image, before), "map at θ = 0")
-    draw(panels[1], overlay(evidence.image, after), f"map at θ = {theta:g}")
-    drawn = draw(panels[2], after - before, _largest(after - before), cmap="PuOr_r")
+    draw(panels[0], overlay(evidence.image, after), f"map at θ = {theta:g}", interpolation="nearest")
+    drawn = draw(panels[1], after - before, _largest(after - before), interpolation="nearest", cmap="PuOr_r")
     for axes in panels if outline is not None else ():
         draw_outline(axes, outline)
     return drawn
@@ -165,4 +172,4 @@ def _changed_map(panels: Sequence[Axes], evidence: Evidence, theta: float, outli
 
 def _largest(change: Tensor) -> str:
     largest = float(change.abs().max())
-    return f"largest change: {largest:.2g}" if largest > CHANGED else "no pixel changes"
+    return f"change ≤ {largest:.2g}" if largest > CHANGED else "no pixel changes"
