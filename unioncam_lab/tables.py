@@ -21,6 +21,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -112,13 +113,20 @@ def values(records: pd.DataFrame, quantity: str) -> pd.DataFrame:
 
 def interval(sample: np.ndarray) -> tuple[float, float]:
     """Return the bootstrap 95 % interval (percentile, 9,999 resamples) of a mean; NaN for fewer than two values."""
-    if len(sample) < 2:
+    return _interval(np.asarray(sample, dtype=float).tobytes())
+
+
+# Tables and verdicts need the statistics of the same values again and again.
+@lru_cache(4096)
+def _interval(sample: bytes) -> tuple[float, float]:
+    values = np.frombuffer(sample)
+    if len(values) < 2:
         return float("nan"), float("nan")
     result = stats.bootstrap(
-        (np.asarray(sample, dtype=float),),
+        (values,),
         np.mean,
         n_resamples=RESAMPLES,
-        batch=max(1, 10**7 // len(sample)),
+        batch=max(1, 10**7 // len(values)),
         confidence_level=0.95,
         method="percentile",
         rng=0,
@@ -535,15 +543,21 @@ def _mcnemar(difference: np.ndarray) -> float:
 
 def _permutation(difference: np.ndarray) -> float:
     """Return p of the two-sided permutation test of the mean, which draws the signs of the differences."""
-    if not difference.any():
+    return _p_of_signs(np.asarray(difference, dtype=float).tobytes())
+
+
+@lru_cache(4096)
+def _p_of_signs(difference: bytes) -> float:
+    values = np.frombuffer(difference)
+    if not values.any():
         return 1.0
     test = stats.permutation_test(
-        (difference,),
+        (values,),
         lambda x, axis: np.mean(x, axis=axis),
         permutation_type="samples",
         vectorized=True,
         n_resamples=RESAMPLES,
-        batch=max(1, 10**7 // len(difference)),
+        batch=max(1, 10**7 // len(values)),
         rng=0,
     )
     return float(test.pvalue)

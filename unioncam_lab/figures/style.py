@@ -34,7 +34,7 @@ COLOURS = {
 }
 SALIENCY = "inferno"
 DPI = 200  # of a saved figure
-WIDEST = 1800  # pixels of a figure that a notebook stores
+WIDEST = 1800  # pixels of a saved figure
 HALO = mpl.patheffects.withStroke(linewidth=3, foreground="white")  # behind text that crosses lines
 # Both of seaborn's functions return parameters; `seaborn.set_theme` would set them for the whole process.
 PARAMETERS = {
@@ -78,10 +78,10 @@ def show(figure: Figure, name: str, alt: str):
     """
     folder = Path(os.environ.get("UNIONCAM_FIGURES") or FIGURES)
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None, "Description": alt})
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": alt})
     width = figure.get_figwidth()
     dpi = min(DPI, WIDEST / width)
+    figure.savefig(folder / f"{name}.png", dpi=dpi, metadata={"Software": None, "Description": alt})
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Title": alt})
     png, jpeg = _saved(figure, "png", dpi), _saved(figure, "jpeg", dpi, pil_kwargs={"quality": 80, "subsampling": 2})
     plt.close(figure)
     kind, stored = ("image/png", png) if len(png) < 2 * len(jpeg) else ("image/jpeg", jpeg)
