@@ -152,7 +152,7 @@ def test_explore_shows_controls_to_a_reader_and_a_still_figure_to_nobody(tmp_pat
         drawn.append((image, theta))
         return figures.row({f"{theta}": images[int(image == "second")]})
 
-    choices = {"image": ["first", "second"], "theta": [10, 0, 50]}
+    choices = {"image": ["first", "second"], "theta": [10, 0, 10, 50]}
     figures.explore(draw, choices, figures.row({"still": images[2]}), "still", alt="A still picture")
     assert (drawn, shown[0]["text/plain"]) == ([], "A still picture")
     assert (tmp_path / "still.png").exists()

@@ -144,6 +144,7 @@ def test_without_a_driver_torch_comes_without_cuda(project, index):
     assert re.fullmatch(r"Setting up \.venv.* without CUDA, because no NVIDIA driver was found.*\n", printed)
 
     # The environment keeps its build, until the other one is asked for.
+    time.sleep(0.1)  # the clock of the files is coarse
     (project / "pyproject.toml").touch()
     status, printed, _ = set_up(project, index, cpu_index=UNREACHABLE)
     assert (status, installed(project)) == (0, CPU), printed

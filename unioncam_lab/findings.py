@@ -534,7 +534,7 @@ def readme_comparison() -> str:
     right = 100 * tables.named_rightly(frame).mean()
     fake = values(frame, "drop")["fake_cam"].mean()
     text = f"""Two forms of Score-CAM are in use. Its channels are weighted by the softmax of their logits (in its
-        paper, and in the libraries) or by their probability (in its authors' program). UnionCAM's region map is
+        paper, and in the libraries) or by their probability (in its authors' code). UnionCAM's region map is
         Score-CAM with the second. Equation 8 then selects the better of this map and another one, by the
         probability from which average drop is computed. So **with the same weights in both, UnionCAM's drop is
         never larger than Score-CAM's, and its increase never smaller, on any picture, by construction**

@@ -116,7 +116,7 @@ def explore(draw: Callable[..., Figure], choices: Mapping[str, Sequence], still:
         numbers = all(isinstance(value, int | float) for value in values)
         look = {"value": values[0], "description": argument, "style": {"description_width": "initial"}}
         controls[argument] = (
-            ipywidgets.SelectionSlider(options=sorted(values), continuous_update=False, **look)
+            ipywidgets.SelectionSlider(options=sorted(set(values)), continuous_update=False, **look)
             if numbers
             else ipywidgets.Dropdown(options=list(values), **look)
         )
