@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from jupyter_client.manager import start_new_kernel
 from matplotlib.patches import ConnectionPatch, FancyArrowPatch
 from PIL import Image
 from tiny import TinyCNN, explain
@@ -203,6 +204,22 @@ def test_a_methods_options_do_not_change_its_colour():
     assert style.method_colour("LayerCAM") == figures.COLOURS["neutral"]
     methods = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam", "fusion_cam", "fake_cam")
     assert len({figures.COLOURS[method] for method in methods}) == len(methods)
+
+
+@pytest.mark.slow
+def test_a_reader_is_there_where_the_front_end_can_ask(tmp_path):
+    """JupyterLab allows a cell to ask its reader for input, and a run without a screen does not."""
+    manager, kernel = start_new_kernel(cwd=tmp_path)
+    try:
+        kernel.execute_interactive("from unioncam_lab.figures import style", timeout=120)
+        for asked in (True, False):
+            printed = []
+            code = "print(style._someone_is_there())"
+            kernel.execute_interactive(code, allow_stdin=asked, timeout=60, output_hook=printed.append)
+            assert [m["content"]["text"] for m in printed if m["msg_type"] == "stream"] == [f"{asked}\n"]
+    finally:
+        kernel.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 # maps
