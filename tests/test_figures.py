@@ -298,7 +298,7 @@ def test_maps_and_outlines_can_be_arrays(explained):
     np.testing.assert_array_equal(arrays(figure)[1], figures.overlay(evidence.image, steps.cam))
     outline = figure.axes[0].collections[1].get_paths()[0].get_extents().extents
     np.testing.assert_allclose(outline, [2.5, 1.5, 8.5, 5.5])
-    drawn = arrays(figures.explanation(evidence.image, steps.cam.numpy(), "photo", "map"))
+    drawn = arrays(figures.panels({"photo": evidence.image, "map": (evidence.image, steps.cam.numpy())}))
     np.testing.assert_array_equal(drawn[1], figures.overlay(evidence.image, steps.cam))
 
 
@@ -308,17 +308,6 @@ def test_a_row_is_as_wide_as_its_pictures(images):
     assert figure.get_size_inches().tolist() == [6, 2 + 2 * 0.22]
     np.testing.assert_array_equal(arrays(figure)[2], images[1].float().permute(1, 2, 0))
     assert_readable(figure)
-
-
-def test_an_explanation_has_the_map_over_its_image_and_a_scale(explained):
-    evidence, steps = explained
-    figure = figures.explanation(evidence.image, steps.cam, "photo", "map")
-    assert titles(figure)[:2] == ["photo", "map"]
-    drawn = arrays(figure)
-    np.testing.assert_array_equal(drawn[0], maps.pixels(evidence.image))
-    np.testing.assert_array_equal(drawn[1], figures.overlay(evidence.image, steps.cam))
-    scale = figure.axes[2]
-    assert (scale.get_ylabel(), scale.get_ylim(), scale.get_yticks().tolist()) == ("saliency", (0, 1), [0, 0.5, 1])
 
 
 def test_the_scale_has_the_colours_that_an_overlay_has(images):
@@ -529,20 +518,6 @@ def test_masking_has_each_channels_map_mask_and_masked_image_with_its_score(expl
             np.testing.assert_allclose(drawn[count + i], masks[i], atol=1e-6)
             np.testing.assert_allclose(drawn[2 * count + i], maps.pixels(evidence.image * masks[i]), atol=1e-6)
             assert titles(figure)[2 * count + i] == f"$f^c$ = {scores[i]:.3f}"
-
-
-def test_maps_are_drawn_above_their_differences_from_the_first_one(explained):
-    evidence, steps = explained
-    figure = figures.against_first(evidence.image, {"one": steps.region, "other": steps.denoised})
-    assert_readable(figure)
-    difference = steps.denoised - steps.region
-    assert titles(figure)[:2] == ["one", "other"]
-    assert titles(figure)[3] == f"minus the first map:\nmean change {float(difference.abs().mean()):.3f}"
-    assert not figure.axes[2].get_visible(), "the first map minus itself"
-    drawn = figure.axes[3].images[0]
-    np.testing.assert_allclose(drawn.get_array(), difference, atol=1e-6)
-    low, high = drawn.get_clim()
-    assert -low == high == pytest.approx(float(difference.abs().max()))
 
 
 def test_channel_weights_are_shares_of_the_largest_in_a_panel_for_each_method():

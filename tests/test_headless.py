@@ -15,11 +15,11 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from chromium import BROWSER
 from runs import notebook
 
 from unioncam_lab import headless
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 PICTURE = """
 import numpy as np
 from unioncam_lab import figures

@@ -11,7 +11,6 @@
 """
 
 from unioncam_lab.figures.channels import (
-    against_first,
     channel_responses,
     channel_weights,
     masking,
@@ -23,7 +22,6 @@ from unioncam_lab.figures.gradients import denoised_channel, denoising, map_diff
 from unioncam_lab.figures.maps import (
     comparison,
     draw,
-    explanation,
     filmstrip,
     gallery,
     overlay,
@@ -65,7 +63,6 @@ __all__ = [
     "COLOURS",
     "READINGS",
     "against_diagonal",
-    "against_first",
     "architecture",
     "beside_paper",
     "by_picture",
@@ -79,7 +76,6 @@ __all__ = [
     "denoising",
     "differences",
     "draw",
-    "explanation",
     "explore",
     "film",
     "filmstrip",

@@ -7,15 +7,12 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from unioncam_core import Evidence
 from unioncam_lab.figures.maps import draw, overlay, saliency_bar
-from unioncam_lab.figures.style import COLOURS, SALIENCY, method_colour, styled
-
-SIGNED = "PuOr_r"  # colours of values of both signs
+from unioncam_lab.figures.style import COLOURS, SALIENCY, SIGNED, box, canvas, method_colour, styled
 
 
 @styled()
@@ -30,14 +27,14 @@ def network_schematic(image: Tensor, stages: Sequence[Tensor], logits: Tensor, c
         logits: (C,).
         classes: the name of each class.
     """
-    figure = _canvas(13, 3.5)
+    figure = canvas(13, 3.5)
     middle, gap, last = 1.75, 0.28, len(stages)
     sides, edges, left = [1.4, *np.linspace(1.15, 0.7, last - 1), 1.0], [], 0.1
     for number, (side, maps) in enumerate(zip(sides, [image, *stages], strict=True)):
         shown = [image] if not number else maps[maps.flatten(1).std(1).topk(min(3, len(maps))).indices]
         for depth in reversed(range(len(shown))):  # the first one lies in front
             place = left + 0.09 * depth, middle - side / 2 + 0.09 * depth
-            draw(_box(figure, *place, side, side), shown[depth], cmap=SALIENCY)
+            draw(box(figure, *place, side, side), shown[depth], cmap=SALIENCY)
         label = "{} channels\n{} × {}".format(*maps.shape)
         label = "target layer:\n$K$ = {}\n{} × {} positions".format(*maps.shape) if number == last else label
         label = label if number else "photo\n" + " × ".join(map(str, image.shape))
@@ -46,13 +43,13 @@ def network_schematic(image: Tensor, stages: Sequence[Tensor], logits: Tensor, c
         left = edges[-1][1] + gap
     pillars = (edges[-1][1] + 0.85, stages[-1].mean((1, 2)), "means"), (edges[-1][1] + 1.85, logits, "logits")
     for left, values, label in pillars:
-        draw(_box(figure, left, middle - 1, 0.22, 2), values[:, None], cmap=SALIENCY, aspect="auto")
+        draw(box(figure, left, middle - 1, 0.22, 2), values[:, None], cmap=SALIENCY, aspect="auto")
         _label(figure, left + 0.11, middle - 1.12, f"{len(values)}\n{label}", "top")
         edges.append((left, left + 0.22))
     left = edges[-1][1] + 0.75
     best = logits.softmax(0).topk(min(3, len(logits)))
     values, levels = best.values.tolist(), range(len(best.values))[::-1]
-    bars = _box(figure, left, middle - 0.8, 12.9 - left, 1.6)
+    bars = box(figure, left, middle - 0.8, 12.9 - left, 1.6)
     drawn = bars.barh(levels, values, 0.3, color=COLOURS["neutral"])
     bars.bar_label(drawn, [f"{value:.2f}" for value in values], padding=3)
     for level, index in zip(levels, best.indices.tolist(), strict=True):
@@ -131,25 +128,25 @@ def weighted_sum(evidence: Evidence, channels: Sequence[int]) -> Figure:
     cam = evidence.scaled(_enlarged(total.relu()[None], evidence))[0]
     rows, tile, pitch = len(channels), 0.86, 0.98
     height = pitch * rows + 1.75
-    figure = _canvas(13, height)
+    figure = canvas(13, height)
     middle = 1.15 + pitch * rows / 2
-    photo = _box(figure, 0.1, middle - 0.95, 1.9, 1.9)
+    photo = box(figure, 0.1, middle - 0.95, 1.9, 1.9)
     draw(photo, evidence.image, "photo $I_0$")
     bound, largest = float(products[list(channels)].abs().max()), float(maps[list(channels)].max())
     signed = {"cmap": SIGNED, "vmin": -bound, "vmax": bound}
     wide = float(total.abs().max())
     big = {"cmap": SIGNED, "vmin": -wide, "vmax": wide}
-    summed = _box(figure, 6.75, middle - 0.8, 1.6, 1.6)
+    summed = box(figure, 6.75, middle - 0.8, 1.6, 1.6)
     whole = draw(summed, total, f"$\\Sigma_k\\, w_k A^k$\nof all {len(maps)} channels", **big)
-    rectified = _box(figure, 8.95, middle - 0.8, 1.6, 1.6)
+    rectified = box(figure, 8.95, middle - 0.8, 1.6, 1.6)
     negative = int((total < 0).sum())
     title = f"ReLU: sets {negative}\nnegative to 0" if negative else "ReLU: here no sum\nis negative"
     draw(rectified, total.relu(), title, **big)
-    last = _box(figure, 11.1, middle - 0.9, 1.8, 1.8)
+    last = box(figure, 11.1, middle - 0.9, 1.8, 1.8)
     draw(last, overlay(evidence.image, cam), "saliency map $L^c$,\nenlarged, over the photo")
     for number, channel in enumerate(channels):
         base = 1.15 + pitch * (rows - 1 - number) + (pitch - tile) / 2
-        first, second = _box(figure, 2.95, base, tile, tile), _box(figure, 5.05, base, tile, tile)
+        first, second = box(figure, 2.95, base, tile, tile), box(figure, 5.05, base, tile, tile)
         top = draw(first, maps[channel], cmap=SALIENCY, vmin=0, vmax=largest)
         product = draw(second, products[channel], **signed)
         _label(figure, 2.88, base + tile / 2, f"{channel}", "center", horizontalalignment="right")
@@ -170,7 +167,7 @@ def weighted_sum(evidence: Evidence, channels: Sequence[int]) -> Figure:
     bars = (top, 2.95, tile, "activation"), (product, 5.05, tile, "logit"), (whole, 6.75, 1.6, "logit")
     for drawn, x, width, unit in bars:
         low, high = drawn.get_clim()
-        bar = figure.colorbar(drawn, cax=_box(figure, x, 0.6, width, 0.12), orientation="horizontal", ticks=[low, high])
+        bar = figure.colorbar(drawn, cax=box(figure, x, 0.6, width, 0.12), orientation="horizontal", ticks=[low, high])
         bar.ax.set_xticklabels([f"{low:.2g}", f"{high:.2g}"], fontsize=9)
         bar.ax.set_xlabel(unit, fontsize=9, labelpad=0)
     return figure
@@ -205,28 +202,6 @@ def masking(evidence: Evidence, channels: Sequence[int]) -> Figure:
 
 
 @styled()
-def against_first(image: Tensor, cams: Mapping[str, Tensor]) -> Figure:
-    """Draw saliency maps over their image, and below each of them its difference from the first one.
-
-    Args:
-        image: (channels, H, W).
-        cams: title -> map (H, W) in [0, 1], two or more.
-    """
-    first, *others = cams.values()
-    bound = max(float((cam - first).abs().max()) for cam in others) or 1
-    figure, axes = plt.subplots(2, len(cams), figsize=(1.9 * len(cams) + 0.9, 4.6), squeeze=False)
-    for one, (title, cam) in zip(axes[0], cams.items(), strict=True):
-        draw(one, overlay(image, cam), title)
-    axes[1, 0].set_visible(False)
-    for one, cam in zip(axes[1, 1:], others, strict=True):
-        changed = f"minus the first map:\nmean change {float((cam - first).abs().mean()):.3f}"
-        drawn = draw(one, cam - first, changed, cmap=SIGNED, vmin=-bound, vmax=bound)
-    saliency_bar(figure, axes[0], shrink=0.9)
-    figure.colorbar(drawn, ax=axes[1], label="difference of saliency", shrink=0.9, pad=0.02)
-    return figure
-
-
-@styled()
 def channel_weights(gradient: Tensor, weights: Mapping[str, tuple[str, Tensor]]) -> Figure:
     """Plot each channel's weight against its mean gradient, in a panel for each method, as a share of its largest.
 
@@ -251,19 +226,6 @@ def _enlarged(maps: Tensor, evidence: Evidence) -> Tensor:
     """Feature maps (n, h, w) enlarged to the image's size, and not scaled."""
     size = evidence.image.shape[1:]
     return torch.nn.functional.interpolate(maps[:, None], size, mode="bilinear")[:, 0]
-
-
-def _canvas(width: float, height: float) -> Figure:
-    """Return a figure whose parts are placed in inches."""
-    figure = plt.figure(figsize=(width, height))
-    figure.set_layout_engine("none")
-    return figure
-
-
-def _box(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Return new axes at a place in inches."""
-    across, up = figure.get_size_inches()
-    return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def _label(figure: Figure, x: float, y: float, text: str, vertical: str, **options):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from fusioncam import FusionSteps, fuse
 from unioncam_core import Evidence, UnionSteps
 from unioncam_lab.figures.maps import draw, overlay, saliency_bar
-from unioncam_lab.figures.style import COLOURS, HALO, SALIENCY, styled
+from unioncam_lab.figures.style import COLOURS, HALO, SALIENCY, SIGNED, box, canvas, styled
 
 
 @styled()
@@ -26,17 +26,20 @@ def fusion_steps(evidence: Evidence, steps: FusionSteps) -> Figure:
         steps: what `fusion_cam` computed from it.
     """
     width, height, side = 13.0, 5.2, 1.7
-    figure = plt.figure(figsize=(width, height), layout="constrained")
-    figure.set_layout_engine("none")  # all places are given; a figure without any engine would get one when saved
-
-    def place(left: float, bottom: float, wide: float = side, high: float = side) -> Axes:
-        return figure.add_axes((left / width, bottom / height, wide / width, high / height))
-
+    figure = canvas(width, height)
     above, below = 3.05, 0.55  # inches, as all places
     middle = (above + below + side) / 2
-    axes = {"image": place(0.15, middle - side / 2), "denoised": place(2.3, above), "region": place(2.3, below)}
-    axes |= {"united": place(5.1, above), "first": place(7.9, above), "second": place(7.9, below)}
-    axes |= {"similarity": place(9.95, middle - 0.5, 1.0, 1.0), "cam": place(11.25, middle - side / 2)}
+    axes = {
+        "image": box(figure, 0.15, middle - side / 2, side),
+        "denoised": box(figure, 2.3, above, side),
+        "region": box(figure, 2.3, below, side),
+    }
+    axes |= {
+        "united": box(figure, 5.1, above, side),
+        "first": box(figure, 7.9, above, side),
+        "second": box(figure, 7.9, below, side),
+    }
+    axes |= {"similarity": box(figure, 9.95, middle - 0.5, 1), "cam": box(figure, 11.25, middle - side / 2, side)}
     shares, second = steps.shares, steps.second_shares
     draw(axes["image"], evidence.image, "image $I_0$")
     for name, cam, title, colour in (
@@ -50,9 +53,11 @@ def fusion_steps(evidence: Evidence, steps: FusionSteps) -> Figure:
         draw(axes[name], overlay(evidence.image, cam), title, COLOURS[colour])
     least = min(0.9, float(np.floor(10 * float(steps.similarity.min())) / 10))
     drawn = draw(axes["similarity"], steps.similarity, "similarity $s$", cmap="Blues_r", vmin=least, vmax=1)
-    bar = figure.colorbar(drawn, cax=place(9.95, middle - 0.7, 1.0, 0.12), orientation="horizontal", ticks=[least, 1])
+    bar = figure.colorbar(
+        drawn, cax=box(figure, 9.95, middle - 0.7, 1, 0.12), orientation="horizontal", ticks=[least, 1]
+    )
     bar.ax.set_xticklabels([f"{least:.1f}", "1"], fontsize=9)
-    scale = place(0.15, middle - side / 2 - 0.3, side, 0.15)
+    scale = box(figure, 0.15, middle - side / 2 - 0.3, side, 0.15)
     saliency_bar(figure, axes["image"], cax=scale, location="bottom")
     for start, end, leaves, enters, text in (
         ("image", "denoised", 0.5, 0.5, ""),
@@ -137,7 +142,7 @@ def two_choices(
         draw(column[1], overlay(evidence.image, union.cam), title, COLOURS[union.selected])
         title = f"weight of $L_U$: {fusion.second_shares[0]:.2f}\ndrop {drops[photo][1]:.1f} %"
         draw(column[2], overlay(evidence.image, fusion.cam), title, COLOURS["fusion_cam"])
-        drawn = draw(column[3], fusion.cam - union.cam, cmap="PuOr", vmin=-bound, vmax=bound)
+        drawn = draw(column[3], fusion.cam - union.cam, cmap=SIGNED, vmin=-bound, vmax=bound)
     for one, label in zip(axes[:, 0], ("photo", "UnionCAM", "Fusion-CAM", "Fusion-CAM\n− UnionCAM"), strict=True):
         one.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=12)
     saliency_bar(figure, axes[1:3], shrink=0.5, aspect=25)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unioncam_core import Evidence, denoise, denoised_cam
 from unioncam_lab.figures.maps import draw, draw_outline, overlay, saliency_bar
-from unioncam_lab.figures.style import COLOURS, styled
+from unioncam_lab.figures.style import COLOURS, SIGNED, styled
 from unioncam_lab.metrics import Map
 
 CHANGED = 1e-6  # the smallest change of a pixel's saliency that counts as one
@@ -109,15 +109,8 @@ def map_differences(image: Tensor, maps: dict[str, Tensor], outline: Map | None 
         if cam is first:
             draw(column[1], image, "the image", interpolation="nearest")
         else:
-            drawn = draw(
-                column[1],
-                cam - first,
-                _largest(cam - first),
-                interpolation="nearest",
-                cmap="PuOr_r",
-                vmin=-bound,
-                vmax=bound,
-            )
+            look = {"interpolation": "nearest", "cmap": SIGNED, "vmin": -bound, "vmax": bound}
+            drawn = draw(column[1], cam - first, _largest(cam - first), **look)
         for one in column if outline is not None else ():
             draw_outline(one, outline)
     saliency_bar(figure, axes[0], shrink=0.8)
@@ -127,7 +120,7 @@ def map_differences(image: Tensor, maps: dict[str, Tensor], outline: Map | None 
 
 def _numbers(axes: Axes, numbers: Tensor, title: str, sign: str):
     """Draw numbers (h, w) as a table, and a sign at its left."""
-    draw(axes, numbers.sign(), title, cmap="PuOr_r", vmin=-3, vmax=3)
+    draw(axes, numbers.sign(), title, cmap=SIGNED, vmin=-3, vmax=3)
     for (i, j), number in np.ndenumerate(numbers.numpy()):
         axes.text(j, i, f"{number:.2g}", ha="center", va="center", fontsize=10)
     axes.text(-0.16, 0.5, sign, transform=axes.transAxes, ha="center", va="center", fontsize=15)
@@ -136,7 +129,7 @@ def _numbers(axes: Axes, numbers: Tensor, title: str, sign: str):
 def _gradient(axes: Axes, shown: Tensor, before: Tensor, title: str):
     """Draw a channel's gradient (h, w): orange is positive, purple is negative, and `before` gives the scale."""
     bound = float(before.abs().max()) or 1
-    draw(axes, shown, title, cmap="PuOr_r", vmin=-bound, vmax=bound)
+    draw(axes, shown, title, cmap=SIGNED, vmin=-bound, vmax=bound)
 
 
 def _histogram(axes: Axes, gradient: Tensor, theta: float):
@@ -147,7 +140,7 @@ def _histogram(axes: Axes, gradient: Tensor, theta: float):
     values = gradient.flatten().cpu().numpy()
     threshold, bound = np.percentile(values, theta), np.abs(values).max() or 1
     kept = values >= threshold
-    colours, edges = mpl.colormaps["PuOr_r"], np.linspace(-bound, bound, 22)
+    colours, edges = mpl.colormaps[SIGNED], np.linspace(-bound, bound, 22)
     for edge, width, count, filled in zip(
         edges, np.diff(edges), np.histogram(values, edges)[0], np.histogram(values[kept], edges)[0], strict=False
     ):
@@ -164,7 +157,7 @@ def _changed_map(panels: Sequence[Axes], evidence: Evidence, theta: float, outli
     """Draw the denoised map, and this map minus the map at theta = 0, whose picture is returned."""
     before, after = denoised_cam(evidence, 0), denoised_cam(evidence, theta)
     draw(panels[0], overlay(evidence.image, after), f"map at θ = {theta:g}", interpolation="nearest")
-    drawn = draw(panels[1], after - before, _largest(after - before), interpolation="nearest", cmap="PuOr_r")
+    drawn = draw(panels[1], after - before, _largest(after - before), interpolation="nearest", cmap=SIGNED)
     for axes in panels if outline is not None else ():
         draw_outline(axes, outline)
     return drawn

@@ -103,16 +103,6 @@ def row(pictures: dict[str, np.ndarray | Tensor], width: float = 2.3, **options)
 
 
 @styled()
-def explanation(image: Tensor, cam: Map, title: str, maps_title: str) -> Figure:
-    """Draw an image (channels, H, W), and its saliency map (H, W) in [0, 1] laid over it, with the colour scale."""
-    figure, axes = plt.subplots(1, 2, figsize=(8.2, 4), width_ratios=[1, 1])
-    draw(axes[0], image, title)
-    draw(axes[1], overlay(image, cam), maps_title)
-    saliency_bar(figure, axes, shrink=0.8)
-    return figure
-
-
-@styled()
 def panels(*rows: dict[str, Tensor | tuple[Tensor, Map]], width: float = 2.4) -> Figure:
     """Draw rows of images under their titles, some of them with a saliency map laid over them, and the maps' scale.
 

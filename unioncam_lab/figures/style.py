@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from IPython import get_ipython
 from IPython.display import display
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unioncam_lab import FIGURES
@@ -33,6 +34,7 @@ COLOURS = {
     "neutral": "#595959",
 }
 SALIENCY = "inferno"
+SIGNED = "PuOr_r"  # colours of values of both signs: orange is positive, purple is negative
 DPI = 200  # of a saved figure
 WIDEST = 1800  # pixels of a saved figure
 HALO = mpl.patheffects.withStroke(linewidth=3, foreground="white")  # behind text that crosses lines
@@ -144,6 +146,19 @@ def _saved(figure: Figure, kind: str, dpi: float, **options) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=dpi, **options)
     return file.getvalue()
+
+
+def canvas(width: float, height: float) -> Figure:
+    """Return a figure of a size in inches, whose parts `box` places."""
+    figure = plt.figure(figsize=(width, height))
+    figure.set_layout_engine("none")  # a figure without any engine would get one when it is saved
+    return figure
+
+
+def box(figure: Figure, left: float, bottom: float, width: float, height: float | None = None) -> Axes:
+    """Return new axes at a place in inches; a square if no height is given."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, (height or width) / up))
 
 
 def method_colour(method: str) -> str:

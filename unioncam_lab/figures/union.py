@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unioncam_core import Evidence, UnionSteps, denoise, pixel_weights
+from unioncam_lab.figures import style
 from unioncam_lab.figures.maps import draw, overlay, saliency_bar
-from unioncam_lab.figures.style import COLOURS, SALIENCY, styled
+from unioncam_lab.figures.style import COLOURS, SALIENCY, SIGNED, box, styled
 
 LABELS = {
     "denoising": r"$L_{\mathrm{Denoising}}$",
@@ -51,7 +51,7 @@ def architecture(evidence: Evidence, steps: UnionSteps, theta: float = 10) -> Fi
 
 def _draw_image_and_features(figure: Figure, canvas: Axes, evidence: Evidence, channels: list[int]):
     """Draw the image, the feature maps of the channels, and the arrow to the two sums of the feature maps."""
-    draw(_picture(figure, 0.3, 3.5, 1.7), evidence.image, "image $I_0$")
+    draw(box(figure, 0.3, 3.5, 1.7), evidence.image, "image $I_0$")
     for axes, channel in zip(_column(figure, 2.95, 4.35), channels, strict=True):
         draw(axes, evidence.activations[channel], cmap=SALIENCY)
         axes.set_ylabel(f"channel {channel}", fontsize=9, labelpad=2)
@@ -70,12 +70,12 @@ def _draw_gradient_branch(figure: Figure, canvas: Axes, evidence: Evidence, chan
     largest, heaviest = float(gradients.abs().max()) or 1.0, float(weights.max()) or 1.0
     columns = zip(_column(figure, 5, 6.5), _column(figure, 6.9, 6.5), gradients, weights, strict=True)
     for one, other, gradient, weight in columns:
-        signs = draw(one, gradient, cmap="PuOr_r", vmin=-largest, vmax=largest)
+        signs = draw(one, gradient, cmap=SIGNED, vmin=-largest, vmax=largest)
         shares = draw(other, weight, cmap="Greys", vmin=0, vmax=1.5 * heaviest)
     canvas.text(5.49, 8.23, "gradients $W^k$", ha="center")
     canvas.text(7.39, 8.23, r"$\alpha^k\circ$ReLU$(\widetilde{W}^k)$", ha="center")
     for x, drawn, ticks in ((6.05, signs, [-largest, 0, largest]), (7.95, shares, [0, heaviest])):
-        bar = figure.colorbar(drawn, cax=_picture(figure, x, 7.2, 0.08, 0.98), ticks=ticks, format="%.2g")
+        bar = figure.colorbar(drawn, cax=box(figure, x, 7.2, 0.08, 0.98), ticks=ticks, format="%.2g")
         bar.ax.tick_params(labelsize=9, length=2, pad=1)
     _flow(canvas, [(3.97, 5.2), (4.95, 5.2)])
     _words(canvas, 4.44, 5.45, r"$\partial y^c/\partial A^k$")
@@ -116,7 +116,7 @@ def _draw_maps(figure: Figure, canvas: Axes, evidence: Evidence, steps: UnionSte
     """Draw the three maps, the weighted sum of Eq. 6, and what the selection compares."""
     maps = {"denoising": (steps.denoised, 9.38, 5.74), "region": (steps.region, 9.38, 1.34)}
     for name, (cam, x, y) in {**maps, "united": (steps.united, 11.35, 3.32)}.items():
-        draw(_picture(figure, x, y, 1.5), overlay(evidence.image, cam), LABELS[name], COLOURS[name])
+        draw(box(figure, x, y, 1.5), overlay(evidence.image, cam), LABELS[name], COLOURS[name])
     _saliency_bar_at(figure, 11.35, 7.6, 1.5)
     _flow(canvas, [(10.2, 5.7), (10.2, 4.32)])
     _flow(canvas, [(10.2, 3.2), (10.2, 3.82)])
@@ -147,12 +147,12 @@ def selection(evidence: Evidence, steps: UnionSteps) -> Figure:
     canvas.add_patch(mpl.patches.Rectangle((4.95, 0.1), 4.95, 5.2, **BOX))
     canvas.text(9.8, 5.2, "AMS: selection", weight="bold", va="top", ha="right")
     betas = {"united": steps.beta_united, "region": steps.beta_region}
-    axes = _picture(figure, 5.3, 0.75, 4.25, 4.1)
+    axes = box(figure, 5.3, 0.75, 4.25, 4.1)
     for (name, beta), y in zip(betas.items(), (3.9, 1.35), strict=True):
         cam, label = getattr(steps, name), LABELS[name]
-        draw(_picture(figure, 0.3, y - 1, 2), overlay(evidence.image, cam), label, COLOURS[name])
+        draw(box(figure, 0.3, y - 1, 2), overlay(evidence.image, cam), label, COLOURS[name])
         masked = evidence.masked(cam[None])[0]
-        draw(_picture(figure, 2.75, y - 1, 2), masked, rf"{label} $\circ\; I_0$", COLOURS[name])
+        draw(box(figure, 2.75, y - 1, 2), masked, rf"{label} $\circ\; I_0$", COLOURS[name])
         _flow(canvas, [(2.33, y), (2.72, y)])
         _flow(canvas, [(4.78, y), (5.25, y)])
         height = (y - 0.75) / 4.1
@@ -171,7 +171,7 @@ def selection(evidence: Evidence, steps: UnionSteps) -> Figure:
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=4)
     title = rf"$L_{{\mathrm{{UnionCAM}}}}$: the {steps.selected} map"
-    draw(_picture(figure, 10.35, 1.9, 2.35), overlay(evidence.image, steps.cam), title, COLOURS[steps.selected])
+    draw(box(figure, 10.35, 1.9, 2.35), overlay(evidence.image, steps.cam), title, COLOURS[steps.selected])
     _flow(canvas, [(9.92, 3.08), (10.31, 3.08)])
     _saliency_bar_at(figure, 10.35, 0.75, 2.35)
     return figure
@@ -179,23 +179,16 @@ def selection(evidence: Evidence, steps: UnionSteps) -> Figure:
 
 def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
     """Return a figure, and axes behind all others that cover it and are measured in inches, for boxes and arrows."""
-    figure = plt.figure(figsize=(width, height))
-    figure.set_layout_engine("none")
-    canvas = figure.add_axes((0, 0, 1, 1), zorder=-1)
-    canvas.set(xlim=(0, width), ylim=(0, height))
-    canvas.set_axis_off()
-    return figure, canvas
-
-
-def _picture(figure: Figure, x: float, y: float, width: float, height: float | None = None) -> Axes:
-    """Return axes whose lower left corner lies at (x, y), in inches; a square if no height is given."""
-    across, up = figure.get_size_inches()
-    return figure.add_axes((x / across, y / up, width / across, (height or width) / up))
+    figure = style.canvas(width, height)
+    ground = figure.add_axes((0, 0, 1, 1), zorder=-1)
+    ground.set(xlim=(0, width), ylim=(0, height))
+    ground.set_axis_off()
+    return figure, ground
 
 
 def _column(figure: Figure, x: float, middle: float) -> list[Axes]:
     """Return the axes of three pictures, one below the other, around a height in inches."""
-    return [_picture(figure, x, middle - 0.5 + shift, 0.98) for shift in (1.2, 0, -1.2)]
+    return [box(figure, x, middle - 0.5 + shift, 0.98) for shift in (1.2, 0, -1.2)]
 
 
 def _flow(canvas: Axes, points: Sequence[tuple[float, float]]):
@@ -227,6 +220,6 @@ def _words(canvas: Axes, x: float, y: float, words: str):
 
 def _saliency_bar_at(figure: Figure, x: float, y: float, width: float):
     """Draw the scale of an overlay with its lower left corner near (x, y), in inches."""
-    hidden = _picture(figure, x, y, width, 0.8)
+    hidden = box(figure, x, y, width, 0.8)
     hidden.set_axis_off()
     saliency_bar(figure, hidden, location="bottom", fraction=0.2, aspect=7 * width)
