@@ -2,13 +2,14 @@
 PYTHON ?= python3
 NB ?=
 ARGS ?=
+KEY ?= unioncam
 BIN := .venv/bin
 TYPED := $(wildcard unioncam_core.py fusioncam.py $(foreach part,engine methods metrics store experiment,unioncam_lab/$(part)*))
 
 # An idle thread of PyTorch sleeps. By default it waits actively, which takes the core from whoever has work for it.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: help demo quick test format lock bench shapes lab notebooks book badges clean
+.PHONY: help demo quick test format lock bench shapes lab notebooks book assignments badges clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -87,6 +88,9 @@ notebooks: .venv/ready ## run the committed notebooks again and store their outp
 book: .venv/ready ## make a website of the stored notebooks, to read and to search without a network
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --conf-dir docs --doctree-dir build/doctrees . build/book
 	@echo "Read build/book/index.html."
+
+assignments: .venv/ready ## make the students' release of the problem sets (data of a course of yours: make assignments KEY=word)
+	@$(BIN)/python assignments/build.py --key "$(KEY)"
 
 badges: .venv/ready ## have the notebooks opened on Binder and Colab: make badges REPOSITORY=owner/name
 	@$(BIN)/python -m unioncam_lab badges "$(REPOSITORY)"

@@ -1,7 +1,10 @@
 """Make the students' release of the problem sets: python assignments/build.py [--key KEY] [ps1 ...]."""
 
 import argparse
+import os
 import shutil
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -62,22 +65,29 @@ def _photos() -> dict[str, np.ndarray]:
         classes = np.array([large.classes[i] for i in top])
         pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         found.append((pixels, classes, maps, weights, layer.bias[top].numpy()))
-    parts = dict(zip(("images", "classes", "activations", "weights", "bias"), map(np.stack, zip(*found)), strict=True))
-    return {"names": np.array(list(DEMO_PHOTOS)), **parts}
+    parts = dict(zip(("images", "classes", "activations", "weights", "bias"), zip(*found, strict=True), strict=True))
+    return {"names": np.array(list(DEMO_PHOTOS)), **{name: np.stack(arrays) for name, arrays in parts.items()}}
 
 
-def build(course: Path = HERE, problem_sets: list[str] | None = None, key: str = "unioncam"):
-    """Write `course.npz`, and release/psN for each problem set of source/: what the students get.
+def write_data(course: Path, key: str):
+    """Write `course.npz`, which every release and the grading read."""
+    np.savez_compressed(course / "course.npz", **course_data(key))
+
+
+def release(course: Path, names: Iterable[str] = ()) -> list[Path]:
+    """Make the folders release/psN of problem sets in source/, all if none is named: what the students get.
 
     Raises:
         ValueError: there is no such problem set.
+        RuntimeError: nbgrader cannot make one; its log says why.
     """
     known = sorted(folder.name for folder in (course / "source").iterdir() if folder.is_dir())
-    chosen = problem_sets or known
+    chosen = list(names) or known
     if unknown := set(chosen) - set(known):
         raise ValueError(f"There is no problem set {', '.join(sorted(unknown))}; there are {', '.join(known)}.")
-    np.savez_compressed(course / "course.npz", **course_data(key))
-    api = NbGraderAPI(config=settings(course))
+    config = settings(course)
+    config.Exchange.root = str(course)  # it is not used here, but nbgrader complains if its usual folder is missing
+    api = NbGraderAPI(config=config)
     for name in chosen:
         # nbgrader takes files that lie beside a notebook from source/ for the release, and again when it grades.
         for file in [HERE / "course.py", *([CORE] if name in USES_CORE else [])]:
@@ -86,13 +96,15 @@ def build(course: Path = HERE, problem_sets: list[str] | None = None, key: str =
         if not result["success"]:
             raise RuntimeError(f"nbgrader could not make {name}: {result['log'] or result['error']}")
         shutil.copy(course / "course.npz", course / "release" / name)
-        print(f"release/{name}")
+    return [course / "release" / name for name in chosen]
 
 
 def settings(course: Path) -> Config:
     """The settings of nbgrader_config.py, for a course in a folder."""
+    # nbgrader starts the program alembic, which lies beside Python, whether or not the environment is activated.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     config = Config()
-    exec((HERE / "nbgrader_config.py").read_text(), {"get_config": lambda: config})  # noqa: S102
+    exec((HERE / "nbgrader_config.py").read_text(), {"get_config": lambda: config})
     config.CourseDirectory.root = str(course)
     return config
 
@@ -102,4 +114,6 @@ if __name__ == "__main__":
     parser.add_argument("problem_sets", nargs="*", metavar="psN", help="all if none is named")
     parser.add_argument("--key", default="unioncam", help="the students' data follow from it: a new one each year")
     given = parser.parse_args()
-    build(HERE, given.problem_sets, given.key)
+    write_data(HERE, given.key)
+    for folder in release(HERE, given.problem_sets):
+        print(folder.relative_to(HERE.parent))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 GRADING = bool(os.environ.get("NBGRADER_EXECUTION"))  # nbgrader runs this notebook
 # While grading, the data are the teacher's, and not those that were handed in.
 DATA = dict(np.load(Path.cwd().parents[2] / "course.npz" if GRADING else "course.npz"))
+PRINTED = 100_000  # characters that a cell may print
 CLASSES = DATA["classes"].tolist()  # the classes of `network`
 _started = {"student": "", "problem_set": ""}
 _passed: dict[str, bool] = {}  # check -> whether it passed when it ran last
@@ -63,12 +64,42 @@ def begin(problem_set: str, student: str, without: Iterable[str] = ()):
     handed_in_by = Path.cwd().parent.name if GRADING else student
     _started.update(student=handed_in_by, problem_set=problem_set)
     _passed.clear()
+    _limit_output()
     torch.manual_seed(0)
     if student != handed_in_by:
         raise ValueError(f"The notebook names the student {student!r}, but it was handed in by {handed_in_by!r}.")
     print(f"{problem_set} of {student}, course {DATA['key']}.")
     if student == "your.id":
         print("Put your own id into the cell above: until then these are not your numbers.")
+
+
+class _Limited:
+    """An output stream that stops a cell which prints without end."""
+
+    def __init__(self, stream):
+        self.stream, self.left = stream, PRINTED
+
+    def write(self, text: str) -> int:
+        self.left -= len(text)
+        if self.left < 0:
+            raise RuntimeError(f"This cell printed more than {PRINTED:,} characters, so it was stopped.")
+        return self.stream.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def renew(self, *_):
+        self.left = PRINTED
+
+
+def _limit_output():
+    from IPython import get_ipython  # it is there wherever a notebook runs
+
+    for name in ("stdout", "stderr"):
+        if (shell := get_ipython()) and not isinstance(getattr(sys, name), _Limited):
+            limited = _Limited(getattr(sys, name))
+            setattr(sys, name, limited)
+            shell.events.register("pre_run_cell", limited.renew)
 
 
 def rng(problem: str) -> np.random.Generator:
@@ -149,7 +180,7 @@ def progress():
 
 def show(pictures: dict[str, Tensor], side: int = 190):
     """Show images (3, H, W) in [0, 1], and maps (H, W) in grey, black at their least value, in a row with titles."""
-    from IPython.display import HTML, display  # it is there wherever a notebook runs
+    from IPython.display import HTML, display
 
     figures = []
     for title, picture in pictures.items():

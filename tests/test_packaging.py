@@ -138,7 +138,8 @@ def imported(source):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.partition(".")[0])
-    own = {path.stem for folder in (ROOT, ROOT / "tests") for path in folder.glob("*.py")} | {"unioncam_lab"}
+    own = {path.stem for folder in (ROOT, ROOT / "tests", ROOT / "assignments") for path in folder.glob("*.py")}
+    own |= {"unioncam_lab", "wrong_solutions"}
     return found - set(sys.stdlib_module_names) - own
 
 
@@ -165,6 +166,8 @@ def sources():
         **{path: extras.get(path.name, ["lab"]) for path in (ROOT / "unioncam_lab").rglob("*.py")},
         **{path: ["lab"] for path in (ROOT / "data").rglob("*.py")},
         **{path: ["notebooks"] for path in (ROOT / "notebooks").glob("*.ipynb")},
+        **{path: ["classroom"] for path in (ROOT / "assignments").glob("*.py")},
+        **{path: [] for path in (ROOT / "assignments/source").rglob("*.ipynb")},
         ROOT / "docs/conf.py": ["book"],
         **{path: ["test"] for path in (ROOT / "tests").glob("*.py")},
     }
