@@ -9,7 +9,7 @@ from scipy import stats
 
 from unioncam_core import capture, union_cam
 from unioncam_lab import experiment, tables
-from unioncam_lab.images import demo_photo
+from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.metrics import evaluate
 from unioncam_lab.store import Run
 from unioncam_lab.tables import holm, interval, mean_curves, paired, ranking, summary, values, wide
@@ -70,6 +70,17 @@ def test_an_interval_contains_the_mean_about_as_often_as_it_says(monkeypatch):
     random = np.random.default_rng(0)
     hits = sum(low <= 5 <= high for low, high in (interval(random.normal(5, 2, 60)) for _ in range(300)))
     assert 0.90 < hits / 300 < 0.98
+
+
+@pytest.mark.parametrize("n", [2, 13, 14, 60])
+def test_intervals_and_p_values_are_scipys(n):
+    """The signs of up to 13 values have fewer than 9,999 combinations, and all are taken. Zeros and steps make ties."""
+    random = np.random.default_rng(n)
+    for sample in (random.normal(1, 5, n), random.integers(-1, 2, n) / 7, np.append(np.zeros(n - 1), 0.1)):
+        resampled = stats.bootstrap((sample,), np.mean, method="percentile", rng=0).confidence_interval
+        assert interval(sample) == pytest.approx((resampled.low, resampled.high), abs=1e-12)
+        test = stats.permutation_test((sample,), np.mean, permutation_type="samples", vectorized=True, rng=0)
+        assert tables._permutation(sample) == test.pvalue
 
 
 def test_one_image_has_no_interval():
@@ -243,18 +254,19 @@ def test_joined_runs_keep_the_first_ones_methods():
 
 
 @pytest.mark.slow
-def test_the_three_maps_of_unioncam_alone(classifier):
+def test_the_three_maps_of_unioncam_alone():
     """The values from a run's betas are compared with new scores of the maps."""
-    run = experiment.run(experiment.Setup("demo", classifier, ["union_cam"], ["drop", "increase"], limit=2))
-    found = tables.alone(run.records)
+    classifier = load_classifier("shapes_vgg", device="cpu")
+    setup = experiment.Setup("shapes", classifier, ["union_cam"], ["drop", "increase"], limit=6)
+    found = tables.alone(experiment.run(setup).records)
     assert set(found["method"]) == set(tables.ALONE)
-    for name in run.records["image"]:
-        image = demo_photo(name).image
+    for picture in setup.chosen():
+        image = picture.scene(classifier.input_size).image
         (evidence,) = capture(classifier, image[None], target_layer=classifier.target_layer)
         steps = union_cam(evidence)
         for method, cam in (("denoised", steps.denoised), ("region", steps.region), ("union", steps.united)):
             (expected,) = evaluate(evidence, [cam], ["drop", "increase"])
-            (row,) = found[(found["image"] == name) & (found["method"] == method)].itertuples()
+            (row,) = found[(found["image"] == picture.id) & (found["method"] == method)].itertuples()
             assert row.drop == pytest.approx(expected["drop"], abs=1e-2)
             assert row.masked_probability == pytest.approx(expected["masked_probability"], abs=1e-4)
 
