@@ -155,7 +155,8 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
 
     Args:
         setting: the setting to measure.
-        seconds: the explanation is repeated for this time; an explanation that builds a backend does not count.
+        seconds: the explanation is repeated for this time; an explanation that builds a backend does not count. The
+            rates in the masked passes and of the backend alone are measured for at most a second at a time.
     """
     classifier, image = _loaded(setting)
     explain = CONTESTANTS[setting.method]
@@ -175,7 +176,7 @@ def measure(setting: Setting, seconds: float = 8) -> Cost:
         if setting.method in ACCELERATED:
             backend = classifier.gradient_free.backend_for(image).name
         if setting.method == "Score-CAM":
-            images_per_second, ceiling = _rates(classifier.gradient_free, evidence)
+            images_per_second, ceiling = _rates(classifier.gradient_free, evidence, min(1, seconds))
         with FlopCounterMode(display=False) as operations, torch.no_grad():
             classifier(image)
         tflops = operations.get_total_flops() * images_per_second / 1e12
@@ -226,14 +227,14 @@ def _busy_processes(count: int) -> Iterator[None]:
             other.wait()
 
 
-def _rates(engine: Engine, evidence: Evidence, repeats: int = 4) -> tuple[float, float]:
+def _rates(engine: Engine, evidence: Evidence, seconds: float = 1, repeats: int = 4) -> tuple[float, float]:
     """Return images per second of the masked passes, and of the backend alone on prepared batches with its best chunk.
 
-    Both are measured alternately, about a second at a time, because a machine's speed drifts; the best value of each
+    Both are measured alternately, about `seconds` at a time, because a machine's speed drifts; the best value of each
     counts.
     """
     backend, (channels, _) = engine.backend_for(evidence.image[None]), distinct_masks(evidence)
-    channels = channels[: max(2 * backend.chunk, int(backend.rate))]
+    channels = channels[: max(2 * backend.chunk, int(seconds * backend.rate))]
     # torch.compile supports one batch size only. Other backends are also tried with half and with twice the size.
     chunks = {backend.chunk}
     if backend.name != "compile":
