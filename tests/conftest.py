@@ -6,7 +6,7 @@ import pytest
 
 # timm and transformers make networks with random weights here, and never ask their hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Tests count what is computed, so nothing is read from the cache that other programs fill.
+# Tests count what is computed, so nothing is read from the cache that other programs fill. `kept` names one of its own.
 os.environ["UNIONCAM_CACHE"] = "off"
 
 
@@ -29,6 +29,16 @@ def classifier():
     from unioncam_lab.classifiers import load_classifier
 
     return load_classifier("efficientnet_lite0", device="cpu")
+
+
+@pytest.fixture
+def kept(tmp_path_factory, monkeypatch):
+    """Keep masked passes in a cache, because several of the tests with this fixture explain the same photos.
+
+    The folder is new for each run of pytest, whose processes share it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("UNIONCAM_CACHE", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept"))
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +65,8 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items):
+    """Run the notebooks first: they take longest, so that the short tests fill both processes until the end."""
+    items.sort(key=lambda item: item.get_closest_marker("notebook") is None)

@@ -1,7 +1,6 @@
 """Tests of the committed notebooks: executed in order, clean, readable, and right with other parameters too."""
 
 import ast
-import os
 import re
 from collections import Counter
 
@@ -152,10 +151,8 @@ def test_every_notebook_is_tried_at_small_parameters():
 
 
 @pytest.mark.notebook
-def test_it_runs_at_other_parameters(path, tmp_path, tmp_path_factory, monkeypatch):
-    # Several explain the same photos. The folder is new for each run of pytest, whose processes share it.
-    base = tmp_path_factory.getbasetemp()
-    monkeypatch.setenv("UNIONCAM_CACHE", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept"))
+@pytest.mark.usefixtures("kept")
+def test_it_runs_at_other_parameters(path, tmp_path):
     (run,) = headless.execute([path], tmp_path, tmp_path / "figures", SMALL[path.stem])
     assert run.error is None
     assert list((tmp_path / "figures").glob(f"{path.stem[:2]}_*.png"))
