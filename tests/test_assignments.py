@@ -8,10 +8,12 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 from filelock import FileLock
+from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from nbgrader.apps.exportapp import ExportApp
 from nbgrader.coursedir import CourseDirectory
@@ -134,6 +136,7 @@ def wrong_solutions(name) -> dict[str, Wrong]:
 
 @pytest.mark.slow
 @pytest.mark.notebook
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 @pytest.mark.parametrize("name", SETS)
 def test_nbgrader_gives_each_submission_the_points_it_should(name, tmp_path, data):
     course, given = Course(tmp_path, name, data), source(name)
@@ -195,6 +198,36 @@ def export(course, plugin):
         ExportApp.clear_instance()
     with file.open(newline="") as table:
         return list(csv.DictReader(table))
+
+
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
+def test_moodle_and_canvas_get_a_column_for_each_problem_set(tmp_path):
+    """A cell is empty where nothing was handed in, and where an essay waits for its points."""
+    course = SimpleNamespace(root=tmp_path, config=build.settings(tmp_path))
+    with Gradebook(f"sqlite:///{tmp_path}/gradebook.db", "unioncam") as gradebook:
+        for name in ("ps1", "ps2"):
+            gradebook.add_assignment(name)
+            gradebook.add_notebook(name, name)
+            gradebook.add_grade_cell("tests", name, name, max_score=30, cell_type="code")
+            gradebook.add_grade_cell("essay", name, name, max_score=10, cell_type="markdown")
+        gradebook.add_student("ada", first_name="Ada", last_name="Lovelace, Countess", email="ada@example.org")
+        gradebook.add_student("bo")
+        for student, name, essay in (("ada", "ps1", 7.5), ("ada", "ps2", None), ("bo", "ps1", 0)):
+            gradebook.add_submission(name, student)
+            tests = gradebook.find_grade("tests", name, name, student)
+            tests.auto_score, tests.needs_manual_grade = 26, False
+            written = gradebook.find_grade("essay", name, name, student)
+            written.manual_score, written.needs_manual_grade = essay, essay is None
+        gradebook.db.commit()
+    moodle = export(course, "exporters.Moodle")
+    assert list(moodle[0]) == ["Username", "First name", "Last name", "Email address", "ps1", "ps2"]
+    assert list(moodle[0].values()) == ["bo", "", "", "", "26.0", ""]
+    assert list(moodle[1].values()) == ["ada", "Ada", "Lovelace, Countess", "ada@example.org", "33.5", ""]
+    possible, *students = export(course, "exporters.Canvas")
+    assert (possible["Student"], possible["ps1"], possible["ps2"]) == ("    Points Possible", "40.0", "40.0")
+    assert [row["SIS Login ID"] for row in students] == ["bo", "ada"]
+    assert [row["ps1"] for row in students] == ["26.0", "33.5"]
+    assert [row["Student"] for row in students] == ["bo", "Lovelace, Countess, Ada"]
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -263,6 +296,7 @@ def test_a_release_has_no_answer_and_no_hidden_test(tmp_path, data):
 
 @pytest.mark.slow
 @pytest.mark.notebook
+@pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
 def test_a_submission_that_never_ends_prints_100_mb_or_dies_is_cut_off(tmp_path, data):
     """It loses the points of the cells that it spoils, and what it did right counts."""
     course, given = Course(tmp_path, "ps1", data), source("ps1")
