@@ -8,7 +8,7 @@ from nbgrader.plugins import ExportPlugin
 
 
 class _Wide(ExportPlugin):
-    """A row a student, a column a problem set. A cell is empty if nothing was handed in, or if an essay is not graded."""
+    """A row a student, a column a problem set. A cell is empty if nothing was handed in, or an essay is not graded."""
 
     titles: tuple[str, ...]  # of the columns that say who a student is
 

@@ -26,7 +26,7 @@ SETS = sorted(folder.name for folder in (ASSIGNMENTS / "source").iterdir())
 STUDENTS = ["ada", "bo.li", "chidi", "dina-2", "emre"]
 
 sys.path.insert(0, str(ASSIGNMENTS))
-build = importlib.import_module("build")
+build, collect = map(importlib.import_module, ("build", "collect"))
 
 
 def source(name):
@@ -198,6 +198,52 @@ def export(course, plugin):
         ExportApp.clear_instance()
     with file.open(newline="") as table:
         return list(csv.DictReader(table))
+
+
+def a_notebook(student):
+    cells = [nbformat.v4.new_markdown_cell("# Problem set 1"), nbformat.v4.new_code_cell(f"STUDENT = {student}  # put")]
+    return nbformat.writes(nbformat.v4.new_notebook(cells=cells))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_notebooks_are_collected_by_the_id_in_them(kind, tmp_path):
+    files = {
+        "Lovelace_1_assignsubmission_file_/ps1.ipynb": a_notebook("'ada'"),
+        "bo_77_ps1-2.ipynb": a_notebook('"bo.li"'),
+        "__MACOSX/bo_77_ps1-2.ipynb": a_notebook('"bo.li"'),
+        "chidi/ps1.ipynb": a_notebook("'chidi'"),
+        "copy of chidi.ipynb": a_notebook("'chidi'"),
+        "new.ipynb": a_notebook("'your.id'"),
+        "outside.ipynb": a_notebook("'../../outside'"),
+        "number.ipynb": a_notebook("7"),
+        "computed.ipynb": a_notebook("open('x')"),
+        "empty.ipynb": "",
+        "list.ipynb": "[]",
+        "other.ipynb": nbformat.writes(nbformat.v4.new_notebook()),
+        "notes.txt": "no notebook",
+    }
+    place = tmp_path / "handed in"
+    for name, text in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    if kind == "zip":
+        place = Path(shutil.make_archive(str(place), "zip", place))
+    course = tmp_path / "course"
+    students, problems = collect.collect(course, "ps1", place)
+    assert students == ["ada", "bo.li"]
+    assert {str(file.relative_to(course)) for file in course.rglob("*.ipynb")} == {
+        "submitted/ada/ps1/ps1.ipynb",
+        "submitted/bo.li/ps1/ps1.ipynb",
+    }
+    said = "\n".join(problems)
+    assert len(problems) == 8
+    assert "new.ipynb is left out: its STUDENT is still 'your.id'." in said
+    assert "outside.ipynb is left out: its STUDENT is '../../outside'; letters, digits and . _ @ - are allowed." in said
+    assert "empty.ipynb is left out: it is not a notebook." in said
+    assert "other.ipynb is left out: its cell with STUDENT = ... cannot be read." in said
+    assert "chidi is left out: chidi/ps1.ipynb, copy of chidi.ipynb all have this id." in said
+    with pytest.raises(ValueError, match="is neither a folder nor a zip file"):
+        collect.collect(course, "ps1", tmp_path / "missing.zip")
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
