@@ -88,6 +88,8 @@ class Engine(Network):
 
     Attributes:
         saved: seconds that the masked passes took which were read from the cache, in all.
+        watch: None, or a function that is called before each chunk with the number of images in the chunks before it
+            and of all images of the stream, perhaps in several threads. If it raises an error, the stream ends with it.
     """
 
     _told_of_bf16 = False
@@ -119,6 +121,7 @@ class Engine(Network):
         self._masks: dict[tuple, Callable[[Tensor, Tensor], Tensor]] = {}
         self._built_from: tuple = ()
         self.saved = 0.0
+        self.watch: Callable[[int, int], None] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.stream(lambda first, last: images[first:last], len(images))
@@ -142,11 +145,17 @@ class Engine(Network):
             bar = stack.enter_context(tqdm(total=count, unit="image", leave=False, disable=hide))
             each = stack.enter_context(concurrently(backend.calls))
             outputs, first = torch.empty(0), 0
+
+            def compute(chunk: tuple[int, int], network: Function) -> Tensor:
+                if self.watch:
+                    self.watch(chunk[0], count)
+                return network(make(*chunk))
+
             while first < count:
                 size = min(backend.chunk, -(-count // backend.calls))  # no thread stays idle if there are few images
                 chunks = [(start, min(start + size, count)) for start in range(first, count, size)]
                 try:
-                    logits = each(lambda chunk, network=backend.network: network(make(*chunk)), chunks)
+                    logits = each(functools.partial(compute, network=backend.network), chunks)
                     for (start, last), output in zip(chunks, logits, strict=True):
                         if start == 0:
                             outputs = output.new_empty(count, *output.shape[1:])
@@ -411,7 +420,7 @@ class Engine(Network):
 
     def __getstate__(self) -> dict:
         """Return the state for copies and pickles, without backends: a copy of the model builds its own."""
-        return vars(self) | {"_ready": {}, "_masks": {}, "_built_from": ()}
+        return vars(self) | {"_ready": {}, "_masks": {}, "_built_from": (), "watch": None}
 
 
 def distinct_masks(evidence: Evidence) -> tuple[Tensor, Tensor]:

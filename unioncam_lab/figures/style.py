@@ -17,22 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unioncam_lab import FIGURES
+from unioncam_lab.colours import COLOURS
 
-# Each map and method has one colour throughout the project, and no colour has a second meaning. Colour-blind readers
-# can tell the methods apart (Okabe-Ito), and the maps inside UnionCAM (dark colours of Tol).
-COLOURS = {
-    "denoising": "#332288",
-    "region": "#882255",
-    "united": "#6B6100",
-    "grad_cam": "#56B4E9",
-    "grad_cam_plus_plus": "#0072B2",
-    "score_cam": "#CC79A7",
-    "group_cam": "#E69F00",
-    "union_cam": "#009E73",
-    "fusion_cam": "#D55E00",
-    "fake_cam": "#999999",
-    "neutral": "#595959",
-}
 SALIENCY = "inferno"
 SIGNED = "PuOr_r"  # colours of values of both signs: orange is positive, purple is negative
 DPI = 200  # of a saved figure
