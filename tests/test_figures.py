@@ -158,7 +158,7 @@ def test_explore_shows_controls_to_a_reader_and_a_still_figure_to_nobody(tmp_pat
     assert (drawn, shown[0]["text/plain"]) == ([], "A still picture")
     assert (tmp_path / "still.png").exists()
 
-    monkeypatch.setattr(style, "_someone_is_there", lambda: True)
+    monkeypatch.setattr(style, "someone_is_there", lambda: True)
     figures.explore(draw, choices, figures.row({"still": images[2]}), "other", alt="A still picture")
     image, theta, picture = shown[1].children
     assert drawn == [("first", 10)], "the first values are those at the start"
@@ -214,7 +214,7 @@ def test_a_reader_is_there_where_the_front_end_can_ask(tmp_path):
         kernel.execute_interactive("from unioncam_lab.figures import style", timeout=120)
         for asked in (True, False):
             printed = []
-            code = "print(style._someone_is_there())"
+            code = "print(style.someone_is_there())"
             kernel.execute_interactive(code, allow_stdin=asked, timeout=60, output_hook=printed.append)
             assert [m["content"]["text"] for m in printed if m["msg_type"] == "stream"] == [f"{asked}\n"]
     finally:

@@ -1,4 +1,4 @@
-"""The explorer: choose a picture and a class, move theta, and see every step of a map. `make app` serves it.
+"""The explorer: choose a picture and a class, move θ, and see every step of a map. `make app` serves it as a page.
 
 view            what a visitor chose, as data that becomes JSON or an address
 uploads         a visitor's photo, in memory alone
@@ -7,3 +7,59 @@ pictures        arrays -> pictures for a page
 page            the page's parts, as HTML made from the view and the explanation
 app             the widget, which shows the page and answers its visitor
 """
+
+import os
+
+from unioncam_lab.explorer.view import View
+
+__all__ = ["View", "explore"]
+
+
+def explore(view: View, name: str, alt: str):
+    """Show the explorer where a visitor can use it: in JupyterLab, and in Voilà, where the address changes the view.
+
+    Where nobody can answer, such as in a run without a screen, a still figure stands for it: the selection of the view.
+
+    Args:
+        view: what is shown first.
+        name: the still figure's name, as for `figures.show`.
+        alt: its alternative text.
+    """
+    from IPython.display import display
+
+    if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+        view = _of_the_address(view)
+    elif not _someone_is_there():
+        _show_still(view, name, alt)
+        return
+    from unioncam_lab.explorer.app import Explorer
+
+    display(Explorer(view).start())
+
+
+def _of_the_address(view: View) -> View:
+    """Return the view that the page's address names, or the given one if it names none or a wrong one."""
+    query = os.environ.get("QUERY_STRING")
+    try:
+        return View.from_query(query) if query else view
+    except ValueError:
+        return view
+
+
+def _someone_is_there() -> bool:
+    from unioncam_lab.figures import style
+
+    return style.someone_is_there()
+
+
+def _show_still(view: View, name: str, alt: str):
+    from unioncam_lab import figures
+    from unioncam_lab.classifiers import load_classifier
+    from unioncam_lab.explorer.explanation import Explanation, picture
+
+    classifier = load_classifier(view.classifier)
+    found = Explanation(classifier, picture(view.picture, classifier.input_size))
+    found.compute()
+    target = found.first if view.target < 0 else view.target
+    steps = found.union(target, view.theta, view.reading)
+    figures.show(figures.selection(found.evidence(target, view.reading), steps), name, alt)

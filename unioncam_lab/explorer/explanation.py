@@ -125,6 +125,8 @@ class Explanation:
         self.classifier, self.own, self.ready = classifier, own, False
         self._evidences: OrderedDict[Hashable, Evidence] = OrderedDict()
         self._maps: OrderedDict[Hashable, Any] = OrderedDict()
+        self._channels: OrderedDict[Hashable, Any] = OrderedDict()
+        self._drawn: OrderedDict[Hashable, str] = OrderedDict()
         self._first = self._capture(classifier.as_input(image), None)
         network = self._first.score.network
         self.network = Remembered(network, self._first.image)
@@ -219,7 +221,12 @@ class Explanation:
 
     def channels(self, target: int, count: int = 8) -> list[int]:
         """Return the channels with the largest region scores, f^c(mask_k ∘ I0), the largest first."""
-        return self.evidence(target).region_scores.topk(min(count, len(self._first.activations))).indices.tolist()
+
+        def largest() -> list[int]:
+            scores = self.evidence(target).region_scores
+            return scores.topk(min(count, len(scores))).indices.tolist()
+
+        return _kept(self._channels, (target, "largest", count), largest)
 
     def channel(self, target: int, number: int) -> Channel:
         """Look at one feature map.
@@ -230,10 +237,17 @@ class Explanation:
         evidence = self.evidence(target)
         if not 0 <= number < len(evidence.activations):
             raise ValueError(f"There is no channel {number}; there are 0 to {len(evidence.activations) - 1}.")
-        mask = evidence.masks([number])
-        score, gradient = evidence.region_scores[number], evidence.gradients[number].mean()
-        masked = evidence.masked(mask)[0]
-        return Channel(number, evidence.activations[number], mask[0], masked, float(score), float(gradient))
+
+        def looked_at() -> Channel:
+            mask = evidence.masks([number])
+            score, gradient = float(evidence.region_scores[number]), float(evidence.gradients[number].mean())
+            return Channel(number, evidence.activations[number], mask[0], evidence.masked(mask)[0], score, gradient)
+
+        return _kept(self._channels, (target, number), looked_at)
+
+    def drawn(self, name: Hashable, draw: Callable[[], str]) -> str:
+        """Return a picture of this explanation as `draw` makes it, from memory if it was drawn a short while ago."""
+        return _kept(self._drawn, name, draw, 64)
 
     def theta_acts(self, target: int, theta: float, reading: Reading) -> bool:
         """Return whether the denoised map differs from that without denoising, by more than rounding."""
@@ -244,6 +258,15 @@ class Explanation:
         """Return whether the gradient is constant in each channel, as behind global average pooling."""
         gradients = self.evidence(target).gradients
         return bool((gradients.amax((1, 2)) - gradients.amin((1, 2)) <= 1e-6 * gradients.abs().amax((1, 2))).all())
+
+    def has_curves(self, method: Compared, target: int, theta: float = 10, reading: Reading = "channel") -> bool:
+        """Return whether `curves` answers at once."""
+        return self._curves_name(method, target, theta, reading) in self._maps
+
+    @staticmethod
+    def _curves_name(method: Compared, target: int, theta: float, reading: Reading) -> tuple:
+        uses = (theta, reading) if method == "union_cam" else (theta,) if method == "fusion_cam" else ()
+        return "curves", method, target, *uses
 
     def curves(self, method: Compared, target: int, theta: float = 10, reading: Reading = "channel") -> Curves:
         """Return the deletion and the insertion curve of a method's map, in STEPS steps or a few less."""

@@ -93,7 +93,7 @@ def explore(draw: Callable[..., Figure], choices: Mapping[str, Sequence], still:
         name: the still figure's name, as for `show`.
         alt: the still figure's alternative text.
     """
-    if not _someone_is_there():
+    if not someone_is_there():
         show(still, name, alt)
         return
     import ipywidgets  # not needed elsewhere, and takes a while to import
@@ -122,7 +122,7 @@ def explore(draw: Callable[..., Figure], choices: Mapping[str, Sequence], still:
     display(ipywidgets.VBox([*controls.values(), picture]))
 
 
-def _someone_is_there() -> bool:
+def someone_is_there() -> bool:
     """Whether the front end of the notebook can ask its reader: JupyterLab can, and a run without a screen cannot."""
     kernel = getattr(get_ipython(), "kernel", None)
     return bool(getattr(kernel, "_allow_stdin", False))
