@@ -3,13 +3,14 @@ PYTHON ?= python3
 NB ?=
 ARGS ?=
 KEY ?= unioncam
+PORT ?= 8866
 BIN := .venv/bin
 TYPED := $(wildcard unioncam_core.py fusioncam.py $(foreach part,engine methods metrics store experiment,unioncam_lab/$(part)*))
 
 # An idle thread of PyTorch sleeps. By default it waits actively, which takes the core from whoever has work for it.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: help demo quick test format lock bench shapes lab notebooks book assignments badges clean
+.PHONY: help demo quick test format lock bench shapes lab app notebooks book assignments badges clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -78,6 +79,11 @@ bench: .venv/ready ## measure what an explanation costs, beside two libraries (m
 
 lab: .venv/ready ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
+
+# One kernel for each visitor. explorer/server holds the settings and the template of the page.
+APP = unioncam_lab/explorer/server
+app: .venv/ready ## serve the explorer as a web page on this computer (another port: make app PORT=8870)
+	JUPYTER_PATH=$(CURDIR)/$(APP) $(BIN)/voila notebooks/15_explorer.ipynb --Voila.config_file_paths=$(CURDIR)/$(APP) --port=$(PORT) $(ARGS)
 
 shapes: .venv/ready ## train the classifier of drawn shapes again, in minutes
 	$(BIN)/python -m unioncam_lab train $(ARGS)

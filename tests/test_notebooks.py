@@ -26,6 +26,7 @@ SMALL = {
     "12_fusion_tables": {"limit": 2, "theta": 60},
     "13_ground_truth": {"count": 3, "composed": 1},
     "14_medical_case": {"thetas": [0, 90], "methods": ["grad_cam", "fake_cam"]},
+    "15_explorer": {"photo": "coffee", "theta": 60},
     "16_cost": {"photo": "rocket", "size": 96, "compared": 64, "theta": 40, "seconds": 0.1},
     "17_reproduction_report": {"level": 0.05},
     "18_your_own_network": {"count": 4, "seed": 7, "theta": 60},

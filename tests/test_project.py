@@ -25,6 +25,7 @@ FLOORS = [
     {"unioncam_core"},
     {"fusioncam"},
     {"unioncam_lab"},
+    {"colours"},
     {"images"},
     {"scenes", "shapes"},
     {"datasets"},
@@ -37,7 +38,7 @@ FLOORS = [
     {"tables"},
     {"experiment"},
     {"figures"},
-    {"report", "findings", "bench", "headless", "launch", "train_shapes"},
+    {"report", "findings", "bench", "headless", "launch", "train_shapes", "explorer"},
     {"__main__"},
 ]
 

@@ -633,6 +633,7 @@ SHOWN = {
     "12": ("is Fusion-CAM better than UnionCAM?", "Fusion-CAM's experiment"),
     "13": ("is a map on the object, does it depend on the weights, is it stable? A scorecard of all methods", ""),
     "14": ("VGG16's convolutions, with another head, on brain MRI", ""),
+    "15": ("every step of both methods, live, on a picture of yours; a brush that tests a map", "Algorithm 1"),
     "16": ("seconds and memory, beside two libraries; how they grow; half precision", "§ 4.2"),
     "17": ("each claim of both papers with two verdicts, on the paper's setup and on ours", "all"),
     "18": ("one cell for each kind of network: one logit, several labels, grey images, a transformer, timm", ""),
@@ -686,7 +687,7 @@ def notebooks(folder: str = "") -> str:
     for way, numbers in WAYS.items():
         minutes = sum(chapter.reading for chapter in every if numbers is None or chapter.number in numbers)
         ways.append(f"| {way} | {', '.join(numbers) if numbers else 'all'} | {_duration(minutes)} |")
-    return "\n".join([*lines, "", "Number 15 is not used.", "", *ways])
+    return "\n".join([*lines, "", *ways])
 
 
 def _duration(minutes: float) -> str:

@@ -275,8 +275,8 @@ class Drawing:
         )
         return (
             '<div class="painting"><div class="canvas">'
-            f'<img class="base" src="{src}" alt="The picture with {share:.0f} % of it covered." width="448" height="448" '
-            f'decoding="sync"><canvas data-keep="1" data-painter="{self.image.shape[1]}" tabindex="0" '
+            f'<img class="base" src="{src}" alt="The picture with {share:.0f} % of it covered." width="448" '
+            f'height="448" decoding="sync"><canvas data-keep="1" data-painter="{self.image.shape[1]}" tabindex="0" '
             f'role="application" aria-label="{BRUSH}"></canvas></div>'
             '<div class="told"><p class="answer-now" aria-live="polite"><span>Probability of '
             f"{escape(self.name)}</span><b>{before:.3f} → {now:.3f}</b><span>{change(before, now)}, with "
