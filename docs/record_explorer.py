@@ -28,7 +28,7 @@ def scenes(page: Page) -> Iterator[int]:
     def change(name: str, value: object):
         page.evaluate(
             "([name, value]) => { const c = document.querySelector(`[data-name='${name}']`); c.value = value; "
-            "c.dispatchEvent(new Event('input', {bubbles: true})); c.dispatchEvent(new Event('change', {bubbles: true})) }",
+            "for (const kind of ['input', 'change']) c.dispatchEvent(new Event(kind, {bubbles: true})) }",
             [name, str(value)],
         )
 

@@ -115,7 +115,8 @@ class Visitor:
     def change(self, name, value):
         """Change a control by its name, and wait until the kernel has answered and nothing is left to draw."""
         self.page.evaluate(
-            """([name, value]) => { const control = document.querySelector(`[data-name="${name}"]`); control.value = value;
+            """([name, value]) => { const control = document.querySelector(`[data-name="${name}"]`);
+            control.value = value;
             control.dispatchEvent(new Event(control.type === "range" ? "input" : "change", {bubbles: true})) }""",
             [name, str(value)],
         )

@@ -1,7 +1,9 @@
 """Tests of the explorer without a browser: its state, its maps against the core's, uploads, cancelling, memory."""
 
+import asyncio
 import io
 import os
+import re
 import struct
 import zlib
 from dataclasses import fields, replace
@@ -20,6 +22,9 @@ from fusioncam import fusion_cam
 from unioncam_core import Protocol, capture, union_cam
 from unioncam_lab import cache, methods, metrics
 from unioncam_lab.classifiers import as_classifier, load_classifier
+from unioncam_lab.explorer import page
+from unioncam_lab.explorer import pictures as painted
+from unioncam_lab.explorer.app import Explorer
 from unioncam_lab.explorer.explanation import PICTURES, Cancelled, Explanation, picture, pictures
 from unioncam_lab.explorer.uploads import LARGEST, read_upload
 from unioncam_lab.explorer.view import View
@@ -270,3 +275,128 @@ def test_memory_stays_flat_over_many_photos(shapes):
         if count in (29, 99):
             held.append(process.memory_info().rss / 2**20)
     assert held[1] - held[0] < 5
+
+
+def test_names_and_colours_are_those_of_the_figures():
+    from unioncam_lab.figures.style import COLOURS
+
+    assert {name: methods.TITLES[name] for name in page.TITLES} == page.TITLES
+    assert {"union_cam", "fusion_cam"} <= set(page.TITLES) & set(COLOURS)
+
+
+def test_a_map_over_its_photo_is_that_of_the_figures():
+    from unioncam_lab.figures import overlay
+
+    noise = torch.Generator().manual_seed(0)
+    image, cam = torch.rand(3, 20, 20, generator=noise), torch.rand(20, 20, generator=noise)
+    drawn = painted.overlay(image.numpy(), cam.numpy()).astype(float)
+    assert np.abs(drawn - 255 * overlay(image, cam)).max() < 3
+    assert (painted.overlay(image.numpy(), cam.numpy(), 0) == np.round(255 * image.mean(0).numpy())[..., None]).all()
+
+
+def visit(act, **view):
+    """Let a visitor act on the explorer of drawn shapes, and return it with what it sent beside the page's parts."""
+
+    async def run():
+        explorer, sent = Explorer(View(**({"classifier": "shapes_vgg", "picture": "shapes 1"} | view))), []
+        explorer.send = lambda content, buffers=(): sent.append((content, buffers))
+        explorer.start()
+        await explorer._job
+        await act(explorer)
+        while explorer._tasks:
+            await asyncio.wait(explorer._tasks)
+        return explorer, sent
+
+    return asyncio.run(run())
+
+
+def say(explorer, name, value, *buffers):
+    explorer.answer({"name": name, "value": value}, buffers)
+
+
+@pytest.mark.slow
+def test_the_page_shows_every_step_and_each_picture_has_a_text():
+    async def look(explorer):
+        pass
+
+    explorer, _ = visit(look)
+    assert explorer.alert == ""
+    for shown in ("L<sub>Denoising</sub>", "L<sub>Region</sub>", "L<sub>De-Region</sub>", "L<sub>UnionCAM</sub>"):
+        assert shown in explorer.stage
+    images = re.findall("<img [^>]*>", explorer.stage + explorer.below)
+    assert len(images) > 15
+    assert all(re.search('alt="[^"]{15,}"', image) for image in images)
+    controls = re.findall(r"<(?:input|select)[^>]*>", explorer.source + explorer.knobs + explorer.below)
+    labels = (explorer.source + explorer.knobs + explorer.below).count("<label")
+    assert labels == len(controls), "each control stands in its label"
+
+
+@pytest.mark.slow
+def test_a_visitor_changes_the_view_and_a_wrong_message_gets_a_sentence():
+    async def act(explorer):
+        say(explorer, "theta", "60")
+        assert explorer.view.theta == 60
+        say(explorer, "class", "heart")
+        assert explorer.view.target == explorer.explanation.classifier.classes.index("heart")
+        for name, value, words in (
+            ("class", "hearts", "Did you mean heart?"),
+            ("theta", "101", "theta is 101.0"),
+            ("__class__", "x", "A view has no '__class__'"),
+            ("classifier", "os:system", "There is no network 'os:system' here"),
+            ("download", "../etc.png", "There is no download"),
+        ):
+            say(explorer, name, value)
+            assert words in explorer.alert
+        say(explorer, "steps", "fusion_cam")
+        assert explorer.alert == ""
+        assert "L<sub>Fusion</sub>" in explorer.stage
+        say(explorer, "download", "view.json")
+
+    explorer, sent = visit(act)
+    assert sum(content["type"] == "done" for content, _ in sent) == 9
+    (saved,) = [buffers[0] for content, buffers in sent if content["type"] == "download"]
+    assert View.from_json(saved.decode()) == explorer.view
+
+
+@pytest.mark.slow
+def test_the_brush_and_the_curves_answer():
+    async def act(explorer):
+        say(explorer, "tab", "paint")
+        assert "unchanged" in explorer.stage
+        say(explorer, "mark", "most")
+        assert "10.0 % of the pixels" in explorer.stage
+        say(explorer, "mask", 96, np.packbits(np.ones((96, 96), bool)).tobytes())
+        assert "100.0 % of the pixels" in explorer.stage
+        say(explorer, "mask", 96, b"\0")
+        assert "The mask has 8 pixels" in explorer.alert
+        say(explorer, "tab", "metrics")
+
+    explorer, _ = visit(act)
+    assert explorer.stage.count("<polyline") == 2
+
+
+@pytest.mark.slow
+def test_an_own_photo_is_explained_and_a_bad_one_leaves_the_page_as_it_was():
+    async def act(explorer):
+        before = explorer.stage
+        say(explorer, "upload", "notes.txt", b"no picture")
+        while explorer._tasks:
+            await asyncio.wait(explorer._tasks)
+        assert "notes.txt is no picture" in explorer.alert
+        assert explorer.stage == before
+        say(explorer, "upload", "photo.jpg", jpeg())
+        while explorer._tasks:
+            await asyncio.wait(explorer._tasks)
+        assert (explorer.alert, explorer.view.picture) == ("", "upload")
+        assert explorer.explanation.own
+        assert explorer.stage != before
+
+    visit(act)
+
+
+@pytest.mark.slow
+def test_a_view_of_an_uploaded_photo_asks_for_it():
+    async def act(explorer):
+        assert "upload the photo again" in explorer.alert
+
+    visit(act, picture="upload")
