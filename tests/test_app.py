@@ -151,6 +151,7 @@ def photo(tmp_path):
 
 
 def test_it_is_ready_soon_and_loads_nothing_from_elsewhere(visitor):
+    print(f"page ready after {visitor.ready:.1f} s;", visitor.page.locator(".finished").inner_text())
     assert visitor.ready < 30  # 10 seconds on a machine that does nothing else
     assert visitor.hosts == {f"127.0.0.1:{PORT}"}
     assert "Egyptian cat" in visitor.page.locator("fieldset [role=radiogroup], fieldset").all_inner_texts()[1]
@@ -287,6 +288,7 @@ def test_an_uploaded_photo_is_explained_and_bad_files_get_a_sentence(visitor, ph
     visitor.upload(photo)
     visitor.page.wait_for_function("document.querySelector('[data-part=source]').innerText.includes('espresso')")
     visitor.explained()
+    print(visitor.page.locator(".finished").inner_text())
     assert visitor.page.locator("[data-name=picture]").input_value() == "upload"
     visitor.look("upload")
     shown = visitor.pictures()

@@ -255,8 +255,9 @@ def test_nothing_of_an_own_photo_is_kept_on_disk(shapes, tmp_path, monkeypatch):
         found.curves("grad_cam", found.first)
         return set(tmp_path.iterdir()) - before
 
+    assert files_after(False, "shapes 3"), "of our own picture the masked passes are kept"
     assert files_after(True, "shapes 1") == set()
-    assert files_after(False, "shapes 1"), "of our own picture the masked passes are kept"
+    assert files_after(False, "shapes 1")
     assert cache.folder() == tmp_path
 
 
@@ -290,7 +291,7 @@ def test_a_map_over_its_photo_is_that_of_the_figures():
     noise = torch.Generator().manual_seed(0)
     image, cam = torch.rand(3, 20, 20, generator=noise), torch.rand(20, 20, generator=noise)
     drawn = painted.overlay(image.numpy(), cam.numpy()).astype(float)
-    assert np.abs(drawn - 255 * overlay(image, cam)).max() < 3
+    assert np.abs(drawn - 255 * overlay(image, cam)).max() < 5  # two neighbours in the table of colours
     assert (painted.overlay(image.numpy(), cam.numpy(), 0) == np.round(255 * image.mean(0).numpy())[..., None]).all()
 
 

@@ -17,7 +17,8 @@ import anywidget
 import numpy as np
 import traitlets
 
-from unioncam_lab.explorer import page, tabs
+from unioncam_lab.explorer import page
+from unioncam_lab.explorer.tabs import Drawing
 from unioncam_lab.explorer.view import UPLOAD, View
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ class Explorer(anywidget.AnyWidget):
             if found is None or not found.ready:
                 self.stage = self.below = ""
                 return
-            drawing = tabs.Drawing(view, found)
+            drawing = Drawing(view, found)
             if view.tab == "explain":
                 self.stage = drawing.explain()
             else:
@@ -305,9 +306,9 @@ class Explorer(anywidget.AnyWidget):
 
     def _draw_below(self):
         if self.explanation and self.explanation.ready and self.view.tab == "explain":
-            self.below = tabs.Drawing(self.view, self.explanation).below()
+            self.below = Drawing(self.view, self.explanation).below()
 
-    def _tested(self, drawing: tabs.Drawing) -> str:
+    def _tested(self, drawing: Drawing) -> str:
         """The tab `paint`, or `metrics`, whose curves are computed first."""
         view, found = self.view, self.explanation
         if view.tab == "paint":

@@ -205,8 +205,8 @@ class Drawing:
         alt = f"The mask of channel {one.number}: {place(one.mask.cpu().numpy())}."
         seen = f"The photo behind the mask of channel {one.number}."
         score = (
-            f'<p class="score"><b>{one.score:.3f}</b> is the probability of {escape(self.name)} then: the region '
-            f"weight W<sub>R</sub><sup>{one.number}</sup>. The channel’s mean gradient is {one.gradient:+.2g}, so more "
+            f'<p class="score"><b>{one.score:.3f}</b> is the probability of {escape(self.name)} that this mask leaves: '
+            f"the region weight W<sub>R</sub><sup>{one.number}</sup>. The channel’s mean gradient is {one.gradient:+.2g}, so more "
             f"of this feature {sign} the class score.</p>"
         )
         parts = [
@@ -235,7 +235,7 @@ class Drawing:
         return (
             '<section class="beside" aria-label="Methods side by side"><h3>Methods side by side</h3>'
             f'<div class="checks" role="group" aria-label="Methods to compare">{boxes}</div>'
-            f'<div class="row">{"".join(shown)}</div></section>'
+            f'<div class="maps">{"".join(shown)}</div></section>'
         )
 
     def download(self) -> str:
@@ -305,7 +305,7 @@ class Drawing:
             + select("judged", "The map of", TITLES.items(), view.judged)
             + slider("share", "Pixels changed, the most salient first:", view.share, 100, 1, " %")
             + f"</div>{chart(curves, at, self.name)}"
-            + f'<div class="row two">{"".join(shown)}</div><p>{WHAT_CURVES_SAY}</p></div>'
+            + f'<div class="maps two">{"".join(shown)}</div><p>{WHAT_CURVES_SAY}</p></div>'
         )
 
 
@@ -318,8 +318,8 @@ def change(before: float, now: float) -> str:
 
 def chart(curves: "Curves", at: int, name: str) -> str:
     """The two curves as a drawing, with a line at one of their points."""
-    width, height, left, top = 640, 300, 52, 14
-    steps, across, up = len(curves.deletion) - 1, width - left - 16, height - top - 46
+    width, height, left, right, top = 640, 300, 52, 28, 14
+    steps, across, up = len(curves.deletion) - 1, width - left - right, height - top - 46
 
     def point(i: float, value: float) -> tuple[float, float]:
         return left + across * i / steps, top + up * (1 - value)
@@ -328,7 +328,7 @@ def chart(curves: "Curves", at: int, name: str) -> str:
     for value in (0, 0.25, 0.5, 0.75, 1):
         x, y = point(value * steps, value)
         drawn.append(
-            f'<path d="M{left} {y:.1f}H{width - 16}" class="grid" />'
+            f'<path d="M{left} {y:.1f}H{width - right}" class="grid" />'
             f'<text x="{left - 8}" y="{y + 5:.1f}" text-anchor="end">{value:g}</text>'
             f'<text x="{x:.1f}" y="{top + up + 20}" text-anchor="middle">{100 * value:.0f} %</text>'
         )
