@@ -20,7 +20,7 @@ from tiny import TinyClassifier
 
 from fusioncam import fusion_cam
 from unioncam_core import Protocol, capture, union_cam
-from unioncam_lab import cache, methods, metrics
+from unioncam_lab import cache, explorer, methods, metrics
 from unioncam_lab.classifiers import as_classifier, load_classifier
 from unioncam_lab.explorer import page
 from unioncam_lab.explorer import pictures as painted
@@ -52,6 +52,20 @@ def test_an_address_names_what_was_changed_alone():
     assert View().to_query() == ""
     assert View(theta=50, tab="paint", methods=("grad_cam",)).to_query() == "methods=grad_cam&theta=50&tab=paint"
     assert View.from_query("theta=50&voila-theme=dark").theta == 50
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("theta=70&tab=paint", View(theta=70, tab="paint")),
+        ("", View(picture="rocket")),
+        ("theta=700", View(picture="rocket")),
+        ("classifier=os:getcwd", View(picture="rocket")),
+    ],
+)
+def test_an_address_chooses_a_view_and_never_a_function(query, shown, monkeypatch):
+    monkeypatch.setenv("QUERY_STRING", query)
+    assert explorer._of_the_address(View(picture="rocket")) == shown
 
 
 @pytest.mark.parametrize(
@@ -299,46 +313,46 @@ def visit(act, **view):
     """Let a visitor act on the explorer of drawn shapes, and return it with what it sent beside the page's parts."""
 
     async def run():
-        explorer, sent = Explorer(View(**({"classifier": "shapes_vgg", "picture": "shapes 1"} | view))), []
-        explorer.send = lambda content, buffers=(): sent.append((content, buffers))
-        explorer.start()
-        await explorer._job
-        await act(explorer)
-        while explorer._tasks:
-            await asyncio.wait(explorer._tasks)
-        return explorer, sent
+        shown, sent = Explorer(View(**({"classifier": "shapes_vgg", "picture": "shapes 1"} | view))), []
+        shown.send = lambda content, buffers=(): sent.append((content, buffers))
+        shown.start()
+        await shown._job
+        await act(shown)
+        while shown._tasks:
+            await asyncio.wait(shown._tasks)
+        return shown, sent
 
     return asyncio.run(run())
 
 
-def say(explorer, name, value, *buffers):
-    explorer.answer({"name": name, "value": value}, buffers)
+def say(shown, name, value, *buffers):
+    shown.answer({"name": name, "value": value}, buffers)
 
 
 @pytest.mark.slow
 def test_the_page_shows_every_step_and_each_picture_has_a_text():
-    async def look(explorer):
+    async def look(shown):
         pass
 
-    explorer, _ = visit(look)
-    assert explorer.alert == ""
-    for shown in ("L<sub>Denoising</sub>", "L<sub>Region</sub>", "L<sub>De-Region</sub>", "L<sub>UnionCAM</sub>"):
-        assert shown in explorer.stage
-    images = re.findall("<img [^>]*>", explorer.stage + explorer.below)
+    shown, _ = visit(look)
+    assert shown.alert == ""
+    for step in ("L<sub>Denoising</sub>", "L<sub>Region</sub>", "L<sub>De-Region</sub>", "L<sub>UnionCAM</sub>"):
+        assert step in shown.stage
+    images = re.findall("<img [^>]*>", shown.stage + shown.below)
     assert len(images) > 15
     assert all(re.search('alt="[^"]{15,}"', image) for image in images)
-    controls = re.findall(r"<(?:input|select)[^>]*>", explorer.source + explorer.knobs + explorer.below)
-    labels = (explorer.source + explorer.knobs + explorer.below).count("<label")
+    controls = re.findall(r"<(?:input|select)[^>]*>", shown.source + shown.knobs + shown.below)
+    labels = (shown.source + shown.knobs + shown.below).count("<label")
     assert labels == len(controls), "each control stands in its label"
 
 
 @pytest.mark.slow
 def test_a_visitor_changes_the_view_and_a_wrong_message_gets_a_sentence():
-    async def act(explorer):
-        say(explorer, "theta", "60")
-        assert explorer.view.theta == 60
-        say(explorer, "class", "heart")
-        assert explorer.view.target == explorer.explanation.classifier.classes.index("heart")
+    async def act(shown):
+        say(shown, "theta", "60")
+        assert shown.view.theta == 60
+        say(shown, "class", "heart")
+        assert shown.view.target == shown.explanation.classifier.classes.index("heart")
         for name, value, words in (
             ("class", "hearts", "Did you mean heart?"),
             ("theta", "101", "theta is 101.0"),
@@ -346,58 +360,58 @@ def test_a_visitor_changes_the_view_and_a_wrong_message_gets_a_sentence():
             ("classifier", "os:system", "There is no network 'os:system' here"),
             ("download", "../etc.png", "There is no download"),
         ):
-            say(explorer, name, value)
-            assert words in explorer.alert
-        say(explorer, "steps", "fusion_cam")
-        assert explorer.alert == ""
-        assert "L<sub>Fusion</sub>" in explorer.stage
-        say(explorer, "download", "view.json")
+            say(shown, name, value)
+            assert words in shown.alert
+        say(shown, "steps", "fusion_cam")
+        assert shown.alert == ""
+        assert "L<sub>Fusion</sub>" in shown.stage
+        say(shown, "download", "view.json")
 
-    explorer, sent = visit(act)
+    shown, sent = visit(act)
     assert sum(content["type"] == "done" for content, _ in sent) == 9
     (saved,) = [buffers[0] for content, buffers in sent if content["type"] == "download"]
-    assert View.from_json(saved.decode()) == explorer.view
+    assert View.from_json(saved.decode()) == shown.view
 
 
 @pytest.mark.slow
 def test_the_brush_and_the_curves_answer():
-    async def act(explorer):
-        say(explorer, "tab", "paint")
-        assert "unchanged" in explorer.stage
-        say(explorer, "mark", "most")
-        assert "10.0 % of the pixels" in explorer.stage
-        say(explorer, "mask", 96, np.packbits(np.ones((96, 96), bool)).tobytes())
-        assert "100.0 % of the pixels" in explorer.stage
-        say(explorer, "mask", 96, b"\0")
-        assert "The mask has 8 pixels" in explorer.alert
-        say(explorer, "tab", "metrics")
+    async def act(shown):
+        say(shown, "tab", "paint")
+        assert "unchanged" in shown.stage
+        say(shown, "mark", "most")
+        assert "10.0 % of the pixels" in shown.stage
+        say(shown, "mask", 96, np.packbits(np.ones((96, 96), bool)).tobytes())
+        assert "100.0 % of the pixels" in shown.stage
+        say(shown, "mask", 96, b"\0")
+        assert "The mask has 8 pixels" in shown.alert
+        say(shown, "tab", "metrics")
 
-    explorer, _ = visit(act)
-    assert explorer.stage.count("<polyline") == 2
+    shown, _ = visit(act)
+    assert shown.stage.count("<polyline") == 2
 
 
 @pytest.mark.slow
 def test_an_own_photo_is_explained_and_a_bad_one_leaves_the_page_as_it_was():
-    async def act(explorer):
-        before = explorer.stage
-        say(explorer, "upload", "notes.txt", b"no picture")
-        while explorer._tasks:
-            await asyncio.wait(explorer._tasks)
-        assert "notes.txt is no picture" in explorer.alert
-        assert explorer.stage == before
-        say(explorer, "upload", "photo.jpg", jpeg())
-        while explorer._tasks:
-            await asyncio.wait(explorer._tasks)
-        assert (explorer.alert, explorer.view.picture) == ("", "upload")
-        assert explorer.explanation.own
-        assert explorer.stage != before
+    async def act(shown):
+        before = shown.stage
+        say(shown, "upload", "notes.txt", b"no picture")
+        while shown._tasks:
+            await asyncio.wait(shown._tasks)
+        assert "notes.txt is no picture" in shown.alert
+        assert shown.stage == before
+        say(shown, "upload", "photo.jpg", jpeg())
+        while shown._tasks:
+            await asyncio.wait(shown._tasks)
+        assert (shown.alert, shown.view.picture) == ("", "upload")
+        assert shown.explanation.own
+        assert shown.stage != before
 
     visit(act)
 
 
 @pytest.mark.slow
 def test_a_view_of_an_uploaded_photo_asks_for_it():
-    async def act(explorer):
-        assert "upload the photo again" in explorer.alert
+    async def act(shown):
+        assert "upload the photo again" in shown.alert
 
     visit(act, picture="upload")

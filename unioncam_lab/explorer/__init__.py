@@ -10,6 +10,7 @@ app             the widget, which shows the page and answers its visitor
 
 import os
 
+from unioncam_lab.explorer.page import NETWORKS
 from unioncam_lab.explorer.view import View
 
 __all__ = ["View", "explore"]
@@ -38,12 +39,16 @@ def explore(view: View, name: str, alt: str):
 
 
 def _of_the_address(view: View) -> View:
-    """Return the view that the page's address names, or the given one if it names none or a wrong one."""
+    """Return the view that the page's address names, or the given one if it names none or a wrong one.
+
+    An address cannot name a network of its sender's: `load_classifier` would call any function.
+    """
     query = os.environ.get("QUERY_STRING")
     try:
-        return View.from_query(query) if query else view
+        asked = View.from_query(query) if query else view
     except ValueError:
         return view
+    return asked if asked.classifier in (*NETWORKS, view.classifier) else view
 
 
 def _someone_is_there() -> bool:

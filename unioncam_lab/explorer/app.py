@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from unioncam_lab.explorer.explanation import Explanation
 
 HERE = Path(__file__).parent
-NETWORKS = ("efficientnet_lite0", "shapes_vgg")
 LATER = 0.02  # seconds without a message, after which the part below the flow is drawn
 BAR = 0.1  # seconds between two movements of the bar
 COVERED = 0.1  # the share of the pixels that a button of the tab `paint` covers
@@ -71,7 +70,7 @@ class Explorer(anywidget.AnyWidget):
     stage = traitlets.Unicode().tag(sync=True)
     below = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, view: View | None = None, networks: Sequence[str] = NETWORKS, **options):
+    def __init__(self, view: View | None = None, networks: Sequence[str] = tuple(page.NETWORKS), **options):
         super().__init__(**options)
         view = view or View()
         self.view, self.explanation = view, None

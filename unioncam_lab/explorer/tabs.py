@@ -206,8 +206,8 @@ class Drawing:
         seen = f"The photo behind the mask of channel {one.number}."
         score = (
             f'<p class="score"><b>{one.score:.3f}</b> is the probability of {escape(self.name)} that this mask leaves: '
-            f"the region weight W<sub>R</sub><sup>{one.number}</sup>. The channel’s mean gradient is {one.gradient:+.2g}, so more "
-            f"of this feature {sign} the class score.</p>"
+            f"the region weight W<sub>R</sub><sup>{one.number}</sup>. The channel’s mean gradient is "
+            f"{one.gradient:+.2g}, so more of this feature {sign} the class score.</p>"
         )
         parts = [
             figure(pictures.data_uri(mask), alt, f"mask of channel {one.number}"),
