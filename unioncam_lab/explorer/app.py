@@ -80,6 +80,7 @@ class Explorer(anywidget.AnyWidget):
         self._loaded: dict[str, Any] = {}
         self._pictures: tuple[str, ...] = (view.picture,)
         self._cancelled, self._job, self._later = False, None, None
+        self._finished = ""  # the status when nothing is being computed
         self._tasks: set[asyncio.Task] = set()
         self.on_msg(lambda _, content, buffers: self.answer(content, buffers))
         if view.picture == UPLOAD:
@@ -128,7 +129,7 @@ class Explorer(anywidget.AnyWidget):
             return  # the visitor has chosen something else meanwhile
         self._cancelled, view, start = False, self.view, time.monotonic()
         found = await self._in_thread(lambda: self._captured(view), "Loading the network")
-        self.explanation, self._mask, self.stage, self.below = found, None, "", ""
+        self.explanation, self._mask, self._finished, self.stage, self.below = found, None, "", "", ""
         self.send({"type": "mask"})
         self.draw()
         from unioncam_lab.explorer.explanation import Cancelled
@@ -146,7 +147,7 @@ class Explorer(anywidget.AnyWidget):
         except Cancelled:
             self.status = page.cancelled()
             return
-        self.status = page.finished(found, time.monotonic() - start)
+        self.status = self._finished = page.finished(found, time.monotonic() - start)
         self.draw()
 
     def _captured(self, view: View) -> "Explanation":
@@ -268,9 +269,9 @@ class Explorer(anywidget.AnyWidget):
             raise ValueError(f"There is no download {value!r}.")
 
     async def _save_figure(self, what: str, kind: str):
-        before, view, found = self.status, self.view, self.explanation
+        view, found = self.view, self.explanation
         content = await self._in_thread(lambda: figure(view, found, what, kind), "Drawing the figure")
-        self.status = before
+        self.status = self._finished
         mime = "image/png" if kind == "png" else "image/svg+xml"
         self._save(f"{view.steps if what == 'steps' else what}_{view.picture.replace(' ', '_')}.{kind}", mime, content)
 
@@ -321,9 +322,9 @@ class Explorer(anywidget.AnyWidget):
         return drawing.metrics(found.curves(*options))
 
     async def _measure(self, options: tuple):
-        before, found = self.status, self.explanation
+        found = self.explanation
         await self._in_thread(lambda: found.curves(*options), "Scoring the pictures of both curves")
-        self.status = before
+        self.status = self._finished
         self.draw()
 
 

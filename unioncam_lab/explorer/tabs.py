@@ -204,10 +204,11 @@ class Drawing:
         mask, masked = pictures.mask(one.mask.cpu().numpy()), pictures.photo(one.masked.cpu().numpy())
         alt = f"The mask of channel {one.number}: {place(one.mask.cpu().numpy())}."
         seen = f"The photo behind the mask of channel {one.number}."
+        gradient = f"{one.gradient:+.2g}".replace("-", "−")
         score = (
             f'<p class="score"><b>{one.score:.3f}</b> is the probability of {escape(self.name)} that this mask leaves: '
             f"the region weight W<sub>R</sub><sup>{one.number}</sup>. The channel’s mean gradient is "
-            f"{one.gradient:+.2g}, so more of this feature {sign} the class score.</p>"
+            f"{gradient}, so more of this feature {sign} the class score.</p>"
         )
         parts = [
             figure(pictures.data_uri(mask), alt, f"mask of channel {one.number}"),
