@@ -106,13 +106,8 @@ class Explorer(anywidget.AnyWidget):
         """Say in a sentence why something failed; a visitor sees no traceback."""
         try:
             await work
-        except (ValueError, TypeError, RuntimeError) as error:
-            self.status, self.alert = "", str(error)
         except Exception as error:
-            self.status, self.alert = (
-                "",
-                f"This did not work ({type(error).__name__}: {error}). Choose another picture.",
-            )
+            self.status, self.alert = self._finished, _sentence(error)
 
     async def _in_thread(self, work: Callable[[], Any], said: str, share: Callable[[], float | None] = lambda: None):
         """Run work in a thread, and move the bar meanwhile."""
@@ -173,14 +168,15 @@ class Explorer(anywidget.AnyWidget):
         name, value = content.get("name"), content.get("value")
         try:
             self.alert = ""
+            if name in NEED_MAPS and not (self.explanation and self.explanation.ready):
+                raise ValueError("The picture is not explained yet: wait until the bar has gone.")
             if name in ACTIONS:
                 getattr(self, f"_on_{name}")(value, buffers)
             else:
                 self.view = self.view.changed(str(name), value)
             self.draw(at_once=False)
-        except (ValueError, TypeError, RuntimeError) as error:
-            self.alert = str(error)
-            self.draw(at_once=False)
+        except Exception as error:
+            self.alert = _sentence(error)
         finally:
             self.send({"type": "done"})
 
@@ -326,6 +322,13 @@ class Explorer(anywidget.AnyWidget):
         await self._in_thread(lambda: found.curves(*options), "Scoring the pictures of both curves")
         self.status = self._finished
         self.draw()
+
+
+def _sentence(error: Exception) -> str:
+    """Return what a visitor is told: our own errors are sentences, and of others the kind is named."""
+    if isinstance(error, ValueError | TypeError | RuntimeError):
+        return str(error)
+    return f"This did not work ({type(error).__name__}: {error}). Choose another picture."
 
 
 def _unpacked(bits: bytes, side: int) -> "Tensor":
