@@ -32,6 +32,7 @@ BAR = 0.1  # seconds between two movements of the bar
 COVERED = 0.1  # the share of the pixels that a button of the tab `paint` covers
 NETWORKS_KEPT = 2
 # What a page may ask for beside another value of the view.
+NEED_MAPS = {"class", "mask", "mark", "download"}
 ACTIONS = {
     "picture",
     "classifier",
