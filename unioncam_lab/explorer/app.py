@@ -31,22 +31,9 @@ LATER = 0.02  # seconds without a message, after which the part below the flow i
 BAR = 0.1  # seconds between two movements of the bar
 COVERED = 0.1  # the share of the pixels that a button of the tab `paint` covers
 NETWORKS_KEPT = 2
-# What a page may ask for beside another value of the view.
+# What a page may ask for beside another value of the view; the first four need the maps.
 NEED_MAPS = {"class", "mask", "mark", "download"}
-ACTIONS = {
-    "picture",
-    "classifier",
-    "class",
-    "methods",
-    "opacity",
-    "cancel",
-    "again",
-    "upload",
-    "open",
-    "mask",
-    "mark",
-    "download",
-}
+ACTIONS = NEED_MAPS | {"picture", "classifier", "methods", "opacity", "cancel", "again", "upload", "open"}
 
 
 class Explorer(anywidget.AnyWidget):

@@ -217,7 +217,7 @@ class Drawing:
             arrow("network"),
             score,
         ]
-        return f'<section class="chain" aria-label="One feature map"><h3>One feature map</h3>{"".join(parts)}</section>'
+        return f'<section class="chain" aria-label="One feature map"><h2>One feature map</h2>{"".join(parts)}</section>'
 
     def side_by_side(self) -> str:
         """The maps of the chosen methods, each with the class probability that it keeps."""
@@ -234,7 +234,7 @@ class Drawing:
             for name, title in TITLES.items()
         )
         return (
-            '<section class="beside" aria-label="Methods side by side"><h3>Methods side by side</h3>'
+            '<section class="beside" aria-label="Methods side by side"><h2>Methods side by side</h2>'
             f'<div class="checks" role="group" aria-label="Methods to compare">{boxes}</div>'
             f'<div class="maps">{"".join(shown)}</div></section>'
         )
@@ -247,7 +247,7 @@ class Drawing:
             for kind in ("png", "svg")
         )
         return (
-            f'<section class="saving" aria-label="Save"><h3>Save</h3>{buttons}'
+            f'<section class="saving" aria-label="Save"><h2>Save</h2>{buttons}'
             '<button type="button" data-name="download" value="view.json">This view as JSON</button>'
             '<label class="file small"><span>Open a saved view</span>'
             '<input type="file" data-upload="view" accept=".json"></label>'
