@@ -160,8 +160,10 @@ def test_it_is_ready_soon_and_loads_nothing_from_elsewhere(visitor):
     visitor.look("explain")
 
 
-def test_no_code_is_shown(visitor):
-    assert "import" not in visitor.page.locator("body").inner_text()
+def test_nothing_else_of_the_notebook_is_shown(visitor):
+    shown = visitor.page.locator("body").inner_text()
+    assert "import" not in shown
+    assert "?theta" not in shown, "nor what the notebook's last cell prints"
 
 
 def test_theta_changes_the_maps_at_once(visitor):
