@@ -283,10 +283,10 @@ def test_memory_stays_flat_over_many_photos(shapes):
     for count in range(100):
         found = Explanation(shapes, torch.rand(3, 96, 96, generator=noise), own=True)
         found.compute()
-        for theta in (0, 50):
-            found.union(found.first, theta, "map")
-            found.fusion(found.first, theta)
-        found.curves("grad_cam", found.first)
+        found.union(found.first, 50, "map")
+        found.fusion(found.first, 50)
+        if count % 10 == 9:
+            found.curves("grad_cam", found.first)
         if count in (29, 99):
             held.append(process.memory_info().rss / 2**20)
     assert held[1] - held[0] < 5

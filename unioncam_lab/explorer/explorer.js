@@ -44,6 +44,7 @@ function render({ model, el }) {
     `<div class="unioncam-explorer"><div class="controls"><div data-part="source"></div><div data-part="knobs"></div></div>` +
     `<div role="alert" data-part="alert"></div><div data-part="status" role="status"></div><div data-part="tabs"></div>` +
     `<div role="tabpanel" id="panel"><div data-part="stage"></div><div data-part="below"></div></div></div>`;
+  el.classList.add("unioncam-frame"); // the layout follows the width of the notebook, not that of the window
   const root = el.firstElementChild;
   const part = Object.fromEntries([...root.querySelectorAll("[data-part]")].map((each) => [each.dataset.part, each]));
   const mask = { side: 0, bits: null };
