@@ -160,6 +160,23 @@ def test_it_is_ready_soon_and_loads_nothing_from_elsewhere(visitor):
     visitor.look("explain")
 
 
+def test_it_answers_this_computer_alone(server):
+    ours = [each for each in server.net_connections() if each.status == "LISTEN" and each.laddr.port == PORT]
+    assert [each.laddr.ip for each in ours] == ["127.0.0.1"]
+
+
+def test_a_file_can_be_dropped(visitor):
+    visitor.page.evaluate(
+        """bytes => {
+        const held = new DataTransfer();
+        held.items.add(new File([new Uint8Array(bytes)], "dropped.txt"));
+        const drop = new DragEvent("drop", {dataTransfer: held, bubbles: true, cancelable: true});
+        document.querySelector("[data-drop]").dispatchEvent(drop) }""",
+        list(b"no picture"),
+    )
+    assert "dropped.txt" in visitor.wait_for_alert("no picture that can be read")
+
+
 def test_nothing_else_of_the_notebook_is_shown(visitor):
     shown = visitor.page.locator("body").inner_text()
     assert "import" not in shown

@@ -2,12 +2,14 @@
 
 import asyncio
 import io
+import json
 import os
 import re
 import struct
 import zlib
 from dataclasses import fields, replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -29,6 +31,7 @@ from unioncam_lab.explorer.explanation import PICTURES, Cancelled, Explanation, 
 from unioncam_lab.explorer.uploads import LARGEST, read_upload
 from unioncam_lab.explorer.view import View
 
+SERVER = Path(explorer.__file__).with_name("server")
 VIEWS = st.builds(
     View,
     picture=st.sampled_from([*PICTURES, "upload"]),
@@ -290,6 +293,17 @@ def test_memory_stays_flat_over_many_photos(shapes):
         if count in (29, 99):
             held.append(process.memory_info().rss / 2**20)
     assert held[1] - held[0] < 5
+
+
+def test_the_server_answers_this_computer_alone_and_ends_idle_kernels():
+    settings = json.loads((SERVER / "voila.json").read_text(encoding="utf-8"))
+    assert settings["Voila"]["ip"] == "127.0.0.1"
+    assert settings["Voila"]["tornado_settings"]["websocket_max_message_size"] > 2 * LARGEST
+    assert 0 < settings["MappingKernelManager"]["cull_idle_timeout"] <= 600
+    assert settings["VoilaConfiguration"]["show_tracebacks"] is False
+    assert (SERVER / "voila/templates" / settings["VoilaConfiguration"]["template"] / "index.html.j2").is_file()
+    script = (SERVER.parent / "explorer.js").read_text(encoding="utf-8")
+    assert f"LARGEST = {LARGEST // 10**6}e6" in script, "the browser refuses what the kernel would"
 
 
 def test_names_and_colours_are_those_of_the_figures():
