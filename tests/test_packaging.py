@@ -171,6 +171,7 @@ def sources():
         **{path: ["classroom"] for path in (ROOT / "assignments").glob("*.py")},
         **{path: [] for path in (ROOT / "assignments/source").rglob("*.ipynb")},
         ROOT / "docs/conf.py": ["book"],
+        ROOT / "docs/record_explorer.py": ["test"],
         **{path: ["test"] for path in (ROOT / "tests").glob("*.py")},
     }
 
