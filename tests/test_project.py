@@ -168,7 +168,7 @@ def test_the_readmes_example_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("kept")  # the gallery explains the run's photos again
+@pytest.mark.usefixtures("kept_passes")  # the gallery explains the run's photos again
 def test_a_newcomers_method_takes_part_in_a_run_and_in_its_gallery(tmp_path, monkeypatch, capsys):
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S)
     assert len(list(filter(str.strip, example.splitlines()))) <= 10
