@@ -35,8 +35,8 @@ def classifier():
 def kept_passes(pytestconfig, monkeypatch):
     """Keep masked passes in pytest's cache, for the other tests with this fixture and for the next run of pytest.
 
-    They explain the same photos. After a change of the code that computes the passes, or of a package, they are computed
-    anew; `pytest --cache-clear` removes them.
+    They explain the same photos. After a change of the code that computes the passes, or of a package, they are
+    computed anew; `pytest --cache-clear` removes them.
     """
     monkeypatch.setenv("UNIONCAM_CACHE", str(pytestconfig.cache.mkdir("kept")))
 
