@@ -68,5 +68,6 @@ def one_thread():
 
 
 def pytest_collection_modifyitems(items):
-    """Run the notebooks first: they take longest, so that the short tests fill both processes until the end."""
-    items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
+    """Run the notebooks first, the last ones before all: they take longest, so that short tests fill both processes."""
+    notebooks = [item for item in items if item.get_closest_marker("notebook")]
+    items[:] = [*reversed(notebooks), *(item for item in items if not item.get_closest_marker("notebook"))]
