@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -311,7 +312,14 @@ def test_a_release_has_no_answer_and_no_hidden_test(tmp_path, data):
     for name in SETS:
         folder = tmp_path / "release" / name
         core = {"unioncam_core.py"} & {file.name for file in folder.iterdir()}
-        assert {file.name for file in folder.iterdir()} == {f"{name}.ipynb", "course.py", "course.npz"} | core
+        assert {file.name for file in folder.iterdir()} == {
+            f"{name}.ipynb",
+            "course.py",
+            "course.npz",
+            "how_to_work.md",
+        } | core
+        with zipfile.ZipFile(tmp_path / "release" / f"{name}.zip") as archive:
+            assert f"{name}/{name}.ipynb" in archive.namelist()
         assert bool(core) == (name in build.USES_CORE)
         released = nbformat.read(folder / f"{name}.ipynb", 4)
         text = "\n".join(cell.source for cell in released.cells)
