@@ -39,8 +39,8 @@ def ranks(cam):
         lost={
             "ranks_visible": "The most salient pixel has the value 0.9",
             "ranks_hidden": "The order is wrong in a map whose pixels are different",
-            "by_hand_test": "The curve by hand is wrong at 2 of 4 points",
-            "above_hidden": "are the functions right?",
+            "above_hidden": "Are the functions of Problems 1 to 3 right?",
+            "caught_hidden": "Are the functions of Problems 1 to 3 right?",
         },
     ),
     "the mean of the points instead of the trapezoid rule": Wrong(
@@ -50,10 +50,7 @@ def area(curve):
     return float(sum(curve) / len(curve))
 """
         },
-        lost={
-            "area_hidden": "the first and the last point count too much",
-            "by_hand_test": "The area by hand is not the area under your curve",
-        },
+        lost={"area_hidden": "the first and the last point count too much"},
     ),
     "the logit instead of the probability": Wrong(
         cells={
@@ -63,6 +60,11 @@ def probabilities(network, images, c):
         return network(images)[:, c]
 """
         },
-        lost={"probabilities_visible": "are no probabilities", "probabilities_hidden": "These are logits"},
+        lost={
+            "probabilities_visible": "are no probabilities",
+            "probabilities_hidden": "These are logits",
+            "above_hidden": "Are the functions of Problems 1 to 3 right?",
+            "caught_hidden": "Are the functions of Problems 1 to 3 right?",
+        },
     ),
 }
