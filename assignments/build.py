@@ -1,4 +1,4 @@
-"""Make the students' release of the problem sets: python assignments/build.py [--key KEY] [ps1 ...]."""
+"""Make the students' release of the problem sets: python assignments/build.py [--key KEY] [ps1 ...]"""
 
 import argparse
 import os
@@ -75,7 +75,7 @@ def write_data(course: Path, key: str):
 
 
 def release(course: Path, names: Iterable[str] = ()) -> list[Path]:
-    """Make the folders release/psN of problem sets in source/, all if none is named: what the students get.
+    """Make release/psN, and psN.zip of it, of problem sets in source/, all if none is named: what the students get.
 
     Raises:
         ValueError: there is no such problem set.
@@ -96,6 +96,8 @@ def release(course: Path, names: Iterable[str] = ()) -> list[Path]:
         if not result["success"]:
             raise RuntimeError(f"nbgrader could not make {name}: {result['log'] or result['error']}")
         shutil.copy(course / "course.npz", course / "release" / name)
+        shutil.copy(HERE / "students.md", course / "release" / name / "how_to_work.md")
+        shutil.make_archive(str(course / "release" / name), "zip", course / "release", name)
     return [course / "release" / name for name in chosen]
 
 
@@ -116,4 +118,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     write_data(HERE, given.key)
     for folder in release(HERE, given.problem_sets):
-        print(folder.relative_to(HERE.parent))
+        print(f"{folder.relative_to(HERE.parent)}.zip")

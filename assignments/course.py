@@ -165,8 +165,9 @@ def check(name: str) -> Generator[None, None, None]:
     _passed[name] = False
     try:
         yield
-    except NotImplementedError:
-        raise NotImplementedError(f"{name}: there is no answer yet.") from None
+    except (NotImplementedError, NameError) as error:
+        missing = f" ({error})" if isinstance(error, NameError) else ""
+        raise NotImplementedError(f"{name}: there is no answer yet{missing}.") from None
     _passed[name] = True
     print(f"{name}: passed.")
 
@@ -184,6 +185,8 @@ def show(pictures: dict[str, Tensor], side: int = 190):
 
     figures = []
     for title, picture in pictures.items():
+        if picture.ndim not in (2, 3):
+            raise ValueError(f"{title} has the shape {list(picture.shape)}; an image is (3, H, W), and a map (H, W).")
         picture = picture.detach().double()
         if picture.ndim == 2:
             low, high = picture.min(), picture.max()

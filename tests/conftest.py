@@ -6,7 +6,7 @@ import pytest
 
 # timm and transformers make networks with random weights here, and never ask their hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Tests count what is computed, so nothing is read from the cache that other programs fill. `kept` names one of its own.
+# Tests count what is computed, so nothing is read from the cache that other programs fill.
 os.environ["UNIONCAM_CACHE"] = "off"
 
 
@@ -32,13 +32,13 @@ def classifier():
 
 
 @pytest.fixture
-def kept(tmp_path_factory, monkeypatch):
-    """Keep masked passes in a cache, because several of the tests with this fixture explain the same photos.
+def kept_passes(pytestconfig, monkeypatch):
+    """Keep masked passes in pytest's cache, for the other tests with this fixture and for the next run of pytest.
 
-    The folder is new for each run of pytest, whose processes share it.
+    They explain the same photos. After a change of the code that computes the passes, or of a package, they are
+    computed anew; `pytest --cache-clear` removes them.
     """
-    base = tmp_path_factory.getbasetemp()
-    monkeypatch.setenv("UNIONCAM_CACHE", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept"))
+    monkeypatch.setenv("UNIONCAM_CACHE", str(pytestconfig.cache.mkdir("kept")))
 
 
 @pytest.fixture(scope="session")
@@ -68,5 +68,6 @@ def one_thread():
 
 
 def pytest_collection_modifyitems(items):
-    """Run the notebooks first: they take longest, so that the short tests fill both processes until the end."""
-    items.sort(key=lambda item: item.get_closest_marker("notebook") is None)
+    """Run the notebooks first, the last ones before all: they take longest, so that short tests fill both processes."""
+    notebooks = [item for item in items if item.get_closest_marker("notebook")]
+    items[:] = [*reversed(notebooks), *(item for item in items if not item.get_closest_marker("notebook"))]

@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,7 +41,7 @@ def cells(notebook, **wanted):
     return {cell.metadata.nbgrader.grade_id: cell for cell in fit}
 
 
-def tests_of(notebook):
+def graded_by_tests(notebook):
     return cells(notebook, grade=True, solution=False)
 
 
@@ -126,7 +127,7 @@ class Course:
             name: " ".join(
                 f"{output.ename}: {output.evalue}" for output in cell.outputs if output.output_type == "error"
             )
-            for name, cell in tests_of(notebook).items()
+            for name, cell in graded_by_tests(notebook).items()
         }
 
 
@@ -134,13 +135,26 @@ def wrong_solutions(name) -> dict[str, Wrong]:
     return importlib.import_module(f"wrong_solutions.{name}").WRONG
 
 
+def apart(wrong):
+    """Return groups of wrong solutions that share neither an answer nor a failing test. A group is one submission."""
+    groups = []
+    for title, one in wrong.items():
+        for group in groups:
+            if all({*one.cells, *one.lost}.isdisjoint({*wrong[other].cells, *wrong[other].lost}) for other in group):
+                group.append(title)
+                break
+        else:
+            groups.append([title])
+    return groups
+
+
 @pytest.mark.slow
 @pytest.mark.notebook
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", SETS[::-1])  # the last ones take longest
 def test_nbgrader_gives_each_submission_the_points_it_should(name, tmp_path, data):
     course, given = Course(tmp_path, name, data), source(name)
-    maximum = {test: cell.metadata.nbgrader.points for test, cell in tests_of(given).items()}
+    maximum = {test: cell.metadata.nbgrader.points for test, cell in graded_by_tests(given).items()}
     answers, wrong = solutions(given), wrong_solutions(name)
 
     # Generate, release, fetch, submit, collect: five students with the right answers, each with numbers of his own.
@@ -162,13 +176,15 @@ def test_nbgrader_gives_each_submission_the_points_it_should(name, tmp_path, dat
     assert all(messages[test] for test in maximum), "each test of a blank notebook says why it failed"
 
     assert len(wrong) >= 4
-    for number, (title, one) in enumerate(wrong.items()):
-        assert set(one.cells) <= set(answers), title
-        course.hand_in(f"wrong{number}", answers | {cell: text.strip() for cell, text in one.cells.items()})
+    for number, several in enumerate(apart(wrong)):
+        written = {cell: text.strip() for one in several for cell, text in wrong[one].cells.items()}
+        lost = {test: said for one in several for test, said in wrong[one].lost.items()}
+        assert set(written) <= set(answers), several
+        course.hand_in(f"wrong{number}", answers | written)
         points, messages = course.grade(f"wrong{number}")
-        assert points == {test: most * (test not in one.lost) for test, most in maximum.items()}, (title, messages)
-        for test, said in one.lost.items():
-            assert said in messages[test], (title, test, messages[test])
+        assert points == {test: most * (test not in lost) for test, most in maximum.items()}, (several, messages)
+        for test, said in lost.items():
+            assert said in messages[test], (several, test, messages[test])
 
     # The essays are graded by hand; then the export has 40 points for who has them all.
     with course.api.gradebook as gradebook:
@@ -279,7 +295,7 @@ def test_moodle_and_canvas_get_a_column_for_each_problem_set(tmp_path):
 @pytest.mark.parametrize("name", SETS)
 def test_a_problem_set_has_30_points_by_tests_and_10_for_an_essay_with_a_rubric(name):
     given = source(name)
-    assert sum(cell.metadata.nbgrader.points for cell in tests_of(given).values()) == 30
+    assert sum(cell.metadata.nbgrader.points for cell in graded_by_tests(given).values()) == 30
     essays = cells(given, grade=True, solution=True)
     assert sum(cell.metadata.nbgrader.points for cell in essays.values()) == 10
     text = "\n".join(cell.source for cell in given.cells if cell.cell_type == "markdown")
@@ -288,7 +304,7 @@ def test_a_problem_set_has_30_points_by_tests_and_10_for_an_essay_with_a_rubric(
     assert len(rubric) >= 4
     for needed in ("**You will learn**", "**You need**", "**Time**", "**Points**"):
         assert needed in text
-    visible = [cell for cell in tests_of(given).values() if "course.check(" in cell.source]
+    visible = [cell for cell in graded_by_tests(given).values() if "course.check(" in cell.source]
     assert sum(cell.metadata.nbgrader.points for cell in visible) >= 8
     assert all("HIDDEN" not in cell.source for cell in visible)
     assert not any(cell.get("outputs") for cell in given.cells)
@@ -311,7 +327,14 @@ def test_a_release_has_no_answer_and_no_hidden_test(tmp_path, data):
     for name in SETS:
         folder = tmp_path / "release" / name
         core = {"unioncam_core.py"} & {file.name for file in folder.iterdir()}
-        assert {file.name for file in folder.iterdir()} == {f"{name}.ipynb", "course.py", "course.npz"} | core
+        assert {file.name for file in folder.iterdir()} == {
+            f"{name}.ipynb",
+            "course.py",
+            "course.npz",
+            "how_to_work.md",
+        } | core
+        with zipfile.ZipFile(tmp_path / "release" / f"{name}.zip") as archive:
+            assert f"{name}/{name}.ipynb" in archive.namelist()
         assert bool(core) == (name in build.USES_CORE)
         released = nbformat.read(folder / f"{name}.ipynb", 4)
         text = "\n".join(cell.source for cell in released.cells)
@@ -348,19 +371,19 @@ def test_a_submission_that_never_ends_prints_100_mb_or_dies_is_cut_off(tmp_path,
     course, given = Course(tmp_path, "ps1", data), source("ps1")
     # Not the course's 30 seconds for each of the two cells that wait.
     course.config.ExecutePreprocessor.timeout_func = lambda cell: 4 if "saliency(" in cell.source else 120
-    maximum = {test: cell.metadata.nbgrader.points for test, cell in tests_of(given).items()}
-    expected = {test: most * ("saliency" not in test) for test, most in maximum.items()}
-    bodies = {
-        "endless": ("while True:\n        pass", "CellTimeoutError"),
-        "loud": ("for _ in range(100):\n        print('x' * 1_000_000)", "printed more than 100,000 characters"),
+    maximum = {test: cell.metadata.nbgrader.points for test, cell in graded_by_tests(given).items()}
+    spoilt = {
+        "saliency": "def saliency(cam, size):\n    while True:\n        pass",
+        "evidence": "def evidence(photo, c):\n    for _ in range(100):\n        print('x' * 1_000_000)",
     }
-    for student, (body, said) in bodies.items():
-        course.hand_in(student, solutions(given) | {"saliency": f"def saliency(cam, size):\n    {body}"})
-        points, messages = course.grade(student)
-        assert points == expected, messages
-        assert said in messages["saliency_visible"]
-        graded = course.root / "autograded" / student / "ps1" / "ps1.ipynb"
-        assert graded.stat().st_size < 2e6
+    course.hand_in("hostile", solutions(given) | spoilt)
+    points, messages = course.grade("hostile")
+    lost = {"saliency_visible", "saliency_hidden", "evidence_visible", "evidence_hidden"}
+    assert points == {test: most * (test not in lost) for test, most in maximum.items()}, messages
+    assert "CellTimeoutError" in messages["saliency_visible"]
+    assert "printed more than 100,000 characters" in messages["evidence_visible"]
+    graded = course.root / "autograded" / "hostile" / "ps1" / "ps1.ipynb"
+    assert graded.stat().st_size < 2e6
 
     # Who kills the kernel is not graded: nbgrader says so.
     course.hand_in("dead", solutions(given) | {"saliency": "import os\n\nos._exit(1)"})

@@ -152,7 +152,7 @@ def test_every_notebook_is_tried_at_small_parameters():
 
 
 @pytest.mark.notebook
-@pytest.mark.usefixtures("kept")
+@pytest.mark.usefixtures("kept_passes")
 def test_it_runs_at_other_parameters(path, tmp_path):
     (run,) = headless.execute([path], tmp_path, tmp_path / "figures", SMALL[path.stem])
     assert run.error is None

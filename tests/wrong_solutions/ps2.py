@@ -8,7 +8,7 @@ WRONG = {
             "denoise": """def denoise(gradients, theta):
     return torch.where(gradients >= torch.quantile(gradients, theta / 100), gradients, 0.0)"""
         },
-        lost={"denoise_channels": "each channel has a percentile of its own"},
+        lost={"denoise_channels": "each channel has its own percentile"},
     ),
     "strict > instead of >=": Wrong(
         cells={
