@@ -18,6 +18,8 @@ from unioncam_lab.images import DEMO_PHOTOS, SceneKind, demo_photo
 
 HERE = Path(__file__).resolve().parent
 CORE = HERE.parent / "unioncam_core.py"
+# nbgrader starts the program alembic, which lies beside Python, whether or not the environment is activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 USES_CORE = {"ps5", "ps6"}  # the problem sets that use UnionCAM, which the others have the students write
 
 
@@ -103,8 +105,6 @@ def release(course: Path, names: Iterable[str] = ()) -> list[Path]:
 
 def settings(course: Path) -> Config:
     """The settings of nbgrader_config.py, for a course in a folder."""
-    # nbgrader starts the program alembic, which lies beside Python, whether or not the environment is activated.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     config = Config()
     exec((HERE / "nbgrader_config.py").read_text(), {"get_config": lambda: config})
     config.CourseDirectory.root = str(course)

@@ -165,9 +165,8 @@ def check(name: str) -> Generator[None, None, None]:
     _passed[name] = False
     try:
         yield
-    except (NotImplementedError, NameError) as error:
-        missing = f" ({error})" if isinstance(error, NameError) else ""
-        raise NotImplementedError(f"{name}: there is no answer yet{missing}.") from None
+    except NotImplementedError:
+        raise NotImplementedError(f"{name}: there is no answer yet.") from None
     _passed[name] = True
     print(f"{name}: passed.")
 

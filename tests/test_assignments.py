@@ -3,6 +3,7 @@
 import ast
 import csv
 import importlib
+import io
 import logging
 import re
 import shutil
@@ -12,14 +13,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
+import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from nbgrader.apps.exportapp import ExportApp
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.exchange.default import ExchangeFetchAssignment, ExchangeSubmit
+from PIL import Image
 from wrong_solutions import Wrong
+
+from unioncam_lab.classifiers import load_classifier
 
 ROOT = Path(__file__).parent.parent
 ASSIGNMENTS = ROOT / "assignments"
@@ -214,6 +220,32 @@ def export(course, plugin):
         ExportApp.clear_instance()
     with file.open(newline="") as table:
         return list(csv.DictReader(table))
+
+
+@pytest.mark.slow
+def test_students_get_the_projects_networks_and_data_of_their_own(data, monkeypatch, capsys):
+    monkeypatch.chdir(data.parent)
+    course = importlib.import_module("course")
+    images = torch.rand(2, 3, 96, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(course.network()(images), load_classifier("shapes_vgg")(images))
+    drawn = {}
+    for student in STUDENTS:
+        course.begin("ps1", student)
+        numbers, scene = course.integers("1", 4, 4), course.scenes("2", 1)[0]
+        assert torch.equal(course.integers("1", 4, 4), numbers)
+        drawn[student] = numbers.tolist(), scene.image.tolist()
+    assert len({str(numbers) for numbers, _ in drawn.values()}) == len(STUDENTS)
+    assert len({str(image) for _, image in drawn.values()}) > 1
+    photo, large = course.photo("5"), load_classifier("efficientnet_lite0")
+    found = dict(large.predict(photo.image, 5))
+    assert list(found) == photo.classes
+    logits = photo.weights @ photo.activations.mean((1, 2)) + photo.bias
+    differences = torch.tensor(list(found.values())).log().diff()
+    torch.testing.assert_close(logits.diff(), differences, atol=0.05, rtol=0)
+    shown = Image.open(io.BytesIO(course._png(scene.image)))
+    assert np.array_equal(np.asarray(shown), (scene.image * 255).round().byte().permute(1, 2, 0).numpy())
+    assert f"ps1 of {STUDENTS[0]}, course a test." in capsys.readouterr().out
 
 
 def a_notebook(student):
