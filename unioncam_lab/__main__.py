@@ -18,7 +18,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def run_command(out: Path, protocol: Sequence[str], elsewhere: bool, **options) -> int:
+def run_command(
+    out: Path, protocol: Sequence[str], elsewhere: bool, workers: int | None, scheduler: str | None, **options
+) -> int:
     from dataclasses import fields
 
     from unioncam_lab.classifiers import LabProtocol
@@ -29,7 +31,8 @@ def run_command(out: Path, protocol: Sequence[str], elsewhere: bool, **options) 
     if unknown := [name for name in chosen if name not in known]:
         raise ValueError(f"The protocol has no option {unknown[0]!r}; it has {', '.join(known)}.")
     given = {name: value for name, value in options.items() if value is not None}
-    made = run(Setup(protocol=LabProtocol(**chosen), **given), out=out, elsewhere=elsewhere)
+    setup = Setup(protocol=LabProtocol(**chosen), **given)
+    made = run(setup, out=out, runner=_runner(workers, scheduler), elsewhere=elsewhere)
     print(f"{made.records['image'].nunique() if len(made.records) else 0} images are in {out / 'records.parquet'}.")
     skipped = made.info["skipped"]
     for name, reason in skipped.items():
@@ -40,6 +43,34 @@ def run_command(out: Path, protocol: Sequence[str], elsewhere: bool, **options) 
         print(f"unioncam run: {every}", file=sys.stderr)
         return 1
     return 0
+
+
+def _runner(workers: int | None, scheduler: str | None):
+    """Return what computes a run: the workers that the command line asks for, or None."""
+    if workers is None and scheduler is None:
+        return None
+    try:
+        from unioncam_lab.cluster import runner
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f"Workers need the package {error.name}: pip install -e '.[cluster]'") from error
+    return runner(workers, scheduler)
+
+
+def paper_command(
+    workers: int | None, scheduler: str | None, precision: str | None, imagenet: str, voc: str, **options
+) -> int:
+    from unioncam_lab import paper
+
+    options |= {"precision": precision} if precision else {}
+    if runner := _runner(workers, scheduler):
+        options |= {"runner": runner, "workers": workers or paper.count_workers(scheduler)}
+    ended = paper.reproduce(imagenet or None, voc or None, **options)
+    out, failed = options["out"], [each for each in ended if each.error]
+    print(f"\n  read    {out / 'notebooks' / 'index.html'}")
+    print(f"  tables  {out / 'report.md'}, the published numbers beside ours")
+    for each in failed:
+        print(f"{each.name} {each.error}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def table_command(out: Path) -> int:
@@ -66,8 +97,20 @@ def report_command(out: Path, images: str) -> int:
 
 
 def bench_command(
-    out: Path | None, random: bool, device: str | None, backend: Sequence[str], precision: Sequence[str], **options
+    out: Path | None,
+    classifier: str,
+    random: bool,
+    device: str | None,
+    backend: Sequence[str],
+    precision: Sequence[str],
+    pipeline: int | None,
+    workers: Sequence[int],
+    methods: Sequence[str] | None,
+    repeats: int,
+    **options,
 ) -> int:
+    from itertools import product
+
     import torch
 
     from unioncam_lab import bench
@@ -76,14 +119,27 @@ def bench_command(
     if out and not out.parent.is_dir():
         raise NotADirectoryError(f"There is no folder {out.parent} for the record {out.name}.")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    first, *_ = chosen = bench.settings(backend, precision, pretrained=not random, device=device, **options)
-    costs, where = bench.compare(chosen), provenance()
-    weights = ", random weights" if random else ""
-    print(f"{first.classifier}{weights}, {first.size}×{first.size} pixels, {first.photo}, on {device}")
+    network = {"classifier": classifier, "pretrained": not random, "device": device}
+    if pipeline is None:
+        settings = bench.settings(backend, precision, **network, **options)
+        measured, table = bench.compare(settings), bench.table
+        what = "{size}×{size} pixels, {photo}".format(**options)
+    else:
+        if repeats < 1:
+            raise ValueError(f"repeats is {repeats}; each row is measured 1 or more times.")
+        given = network | ({"methods": methods} if methods else {})
+        every = product(range(repeats), workers, backend, precision)
+        loads = [bench.Load(pipeline, n, backend=b, precision=p, **given) for _, n, b, p in every]
+        measured, table = bench.rates(loads), bench.rate_table
+        what = f"{pipeline} JPEG files of {bench.PICTURE[0]}×{bench.PICTURE[1]} pixels"
+    where = provenance()
+    print(f"{classifier}{', random weights' if random else ''}, {what}, on {device}")
     print(", ".join(f"{name} {value}" for name, value in where.items()))
-    print(bench.table(costs).to_string())
+    print(table(measured).to_string())
+    if pipeline is not None:
+        print("The paper, for UnionCAM alone: " + ", ".join(f"{name} {value}" for name, value in bench.PAPER.items()))
     if out:
-        bench.write(out, costs, where)
+        bench.write(out, measured, where)
     return 0
 
 
@@ -167,7 +223,25 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--elsewhere", action="store_true", help="continue on a machine that cannot offer the same backend"
     )
+    run.add_argument("--workers", type=int, metavar="N", help="compute in N processes, which share cores and GPUs")
+    run.add_argument("--scheduler", metavar="ADDRESS", help="compute on the workers of this scheduler of dask")
     run.add_argument("--out", type=Path, required=True, help="folder of the run")
+
+    line = "run the paper's experiment, and say before how long it takes, or continue where that was stopped"
+    example = "--imagenet ILSVRC2012_img_val.tar --voc VOCtest_06-Nov-2007.tar --out runs/paper"
+    paper = add("paper", paper_command, line, example)
+    paper.add_argument("--imagenet", default="", metavar="PATH", help="ILSVRC2012's validation set")
+    paper.add_argument("--voc", default="", metavar="PATH", help="VOC2007's test set")
+    paper.add_argument("--out", type=Path, default=Path("runs/paper"), help="folder of the experiment; runs/paper")
+    paper.add_argument("--limit", type=int, help="number of pictures of each run, for a trial; 2,000 by default")
+    paper.add_argument(
+        "--protocol-study", dest="study", action="store_true", help="run each open option of the protocol too"
+    )
+    paper.add_argument("--device", help="cpu or cuda; the GPU if there is one")
+    paper.add_argument("--precision", help="as in run")
+    paper.add_argument("--workers", type=int, metavar="N", help="as in run")
+    paper.add_argument("--scheduler", metavar="ADDRESS", help="as in run")
+    paper.add_argument("--elsewhere", action="store_true", help="as in run")
 
     table = add("table", table_command, "print the tables of a run, the published numbers beside them", "runs/mine")
     report = add("report", report_command, "write a run as a web page: tables, curves and a gallery", "runs/mine")
@@ -175,8 +249,15 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("out", type=Path, metavar="RUN", help="folder of the run")
     report.add_argument("--images", default="", help="where its pictures are now; where they were by default")
 
-    example = "--classifier vgg16 --random --precision fp32 bf16 --backend eager compile"
-    bench = add("bench", bench_command, "measure what an explanation costs, beside two libraries", example)
+    example = (
+        "--classifier vgg16 --random --precision fp32 bf16 --backend eager compile\n"
+        "  unioncam bench --pipeline 2000 --classifier vgg16 --random --device cuda --out rates_vgg16_gpu.json\n\n"
+        "The second line measures the whole pipeline on the paper's network, on a GPU: pictures a second, the share of\n"
+        "the time in which the GPU computes, and its peak memory. CUDA_VISIBLE_DEVICES chooses the GPU. With\n"
+        "--workers 0 8 the same pictures are also explained by 8 workers, which share the GPUs."
+    )
+    line = "measure what an explanation costs, beside two libraries, or how many pictures a run explains a second"
+    bench = add("bench", bench_command, line, example)
     bench.add_argument("--classifier", default="efficientnet_lite0", help="as in load_classifier")
     bench.add_argument("--random", action="store_true", help="without its trained weights, and so without a download")
     bench.add_argument("--device", choices=["cpu", "cuda"], help="the GPU if there is one")
@@ -185,6 +266,12 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--photo", default="chelsea", help="one of the demo photos")
     bench.add_argument("--size", type=int, default=224, help="side of the image in pixels")
     bench.add_argument("--beside", type=int, default=0, help="time it also beside so many other busy processes")
+    bench.add_argument("--pipeline", type=int, metavar="N", help="measure whole runs instead, on N pictures each")
+    bench.add_argument(
+        "--workers", type=int, nargs="+", default=[0], metavar="W", help="of --pipeline: processes; 0 is no worker"
+    )
+    bench.add_argument("--methods", type=_names, help="of --pipeline: with commas; default: the paper's")
+    bench.add_argument("--repeats", type=int, default=1, help="of --pipeline: how often each row is measured")
     bench.add_argument("--out", type=Path, help="file for the record, with its provenance: NAME.json")
 
     example = "00 -p photo my_photo.jpg -p theta 50"
@@ -239,7 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unioncam {name}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from here." if name == "run" else "Stopped.", file=sys.stderr)
+        goes_on = name in ("run", "paper")
+        print("Stopped. The same command goes on from here." if goes_on else "Stopped.", file=sys.stderr)
         return 130
 
 

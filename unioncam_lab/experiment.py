@@ -15,7 +15,9 @@ import hashlib
 import re
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -31,7 +33,7 @@ from unioncam_lab import progress_disabled, store
 from unioncam_lab.classifiers import Classifier, LabProtocol, as_classifier, check_classifier, load_classifier
 from unioncam_lab.datasets import LISTS, listed, pictures, sample
 from unioncam_lab.engine import BackendName, Engine, Precision
-from unioncam_lab.images import Picture
+from unioncam_lab.images import Fit, Picture
 from unioncam_lab.methods import BETAS, METHODS, Explanation, Method, find_method
 from unioncam_lab.metrics import (
     EXPLAINED_AGAIN,
@@ -52,6 +54,7 @@ from unioncam_lab.provenance import provenance
 ENGINE = ("backend", "precision", "chunk", "threads")  # the engine's options that an entry of `started` holds
 # The methods of the paper's tables.
 PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
+AHEAD = 2  # pictures that are read while one is computed
 WORDNET = r"n\d{8}"  # pattern of a WordNet id, such as n01440764
 
 
@@ -273,9 +276,8 @@ def explain(laboratory: Laboratory, picture: Picture, target: int | None = None)
     """
     setup, classifier = laboratory.setup, laboratory.classifier
     try:
-        localized = picture.has_truth and set(setup.metrics) & set(LOCALIZATION)
-        scene = picture.scene(classifier.input_size, setup.protocol.image_fit) if localized else None
-        read = scene.image if scene else picture.read(classifier.input_size, setup.protocol.image_fit)
+        scene = picture.scene(*_read_as(laboratory)) if _localized(setup, picture) else None
+        read = scene.image if scene else picture.read(*_read_as(laboratory))
         image = classifier.as_input(read)
         if bad := int((~image.isfinite()).sum()):
             raise ValueError(f"{bad} values of {picture.id} are NaN or infinite.")
@@ -369,9 +371,44 @@ def serial(
 ) -> Generator[dict, None, None]:
     """Compute the entries of pictures in this process, one after the other. `classifier` is as in `Setup.open`."""
     if chosen:
-        with setup.open(classifier) as laboratory:
-            for picture in chosen:
+        with setup.open(classifier) as laboratory, closing(read_ahead(laboratory, chosen)) as read:
+            for picture in read:
                 yield explain_picture(laboratory, picture)
+
+
+def read_ahead(laboratory: Laboratory, chosen: Sequence[Picture]) -> Generator[Picture, None, None]:
+    """Yield the pictures in their order, while threads read those that follow (AHEAD of them).
+
+    The `read` of such a picture waits until it is read. It raises the picture's own error if it cannot be read.
+    """
+    pool = ThreadPoolExecutor(AHEAD, "reads")
+    try:
+        coming: deque[Picture] = deque()
+        for picture in chosen:
+            coming.append(being_read(laboratory, picture, pool))
+            if len(coming) > AHEAD:
+                yield coming.popleft()
+        while coming:
+            yield coming.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def being_read(laboratory: Laboratory, picture: Picture, pool: Executor) -> Picture:
+    """Return a picture that the pool begins to read as `explain` does. Its `read` and `read_scene` wait for that."""
+    if _localized(laboratory.setup, picture):
+        scene = pool.submit(picture.scene, *_read_as(laboratory))
+        return replace(picture, read_scene=lambda _size, _fit: scene.result())
+    image = pool.submit(picture.read, *_read_as(laboratory))
+    return replace(picture, read=lambda _size, _fit: image.result())
+
+
+def _localized(setup: Setup, picture: Picture) -> bool:
+    return picture.has_truth and not set(setup.metrics).isdisjoint(LOCALIZATION)
+
+
+def _read_as(laboratory: Laboratory) -> tuple[int, Fit]:
+    return laboratory.classifier.input_size, laboratory.setup.protocol.image_fit
 
 
 def run(
@@ -465,12 +502,9 @@ def _check_channels(setup: Setup, classifier: Classifier, chosen: Sequence[Pictu
 
 def _options(setup: Setup, classifier: Classifier, chosen: Sequence[Picture]) -> dict:
     """Return the options, as run.json holds them, that must be the same when the run continues."""
-    weights = hashlib.sha256()
-    for name, tensor in sorted(classifier.state_dict().items()):
-        weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     options = {
         "classifier": classifier.name,
-        "weights": weights.hexdigest(),
+        "weights": hash_weights(classifier),
         "methods": list(setup.methods),
         "metrics": list(setup.metrics),
         "limit": setup.limit,
@@ -483,6 +517,14 @@ def _options(setup: Setup, classifier: Classifier, chosen: Sequence[Picture]) ->
     if setup.list_file is not None:
         options["list"] = hashlib.sha256(Path(setup.list_file).expanduser().read_bytes()).hexdigest()
     return options
+
+
+def hash_weights(classifier: nn.Module) -> str:
+    """Return a SHA-256 of the names and values of a network's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(classifier.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _as_begun(setup: Setup, begun: dict | None, elsewhere: bool) -> Setup:
