@@ -1,11 +1,13 @@
 """The catalogue of data sets: `pictures(name)` lists the pictures of one, `sample` and `listed` choose among them."""
 
 import hashlib
+import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
@@ -16,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from unioncam_lab import DATA
+from unioncam_lab.archives import Member, devkit_labels, files, opened, printable
 from unioncam_lab.images import (
     DEMO_PHOTOS,
     Fit,
@@ -41,6 +44,9 @@ PHOTO_SUFFIXES = {suffix for suffix, kind in Image.registered_extensions().items
 PHONES, CAMERAS = {".avif", ".heic", ".heif", ".hif", ".jxl"}, {".arw", ".cr2", ".cr3", ".dng", ".nef", ".raf", ".raw"}
 SCANS, DRAWINGS = {".dcm", ".dicom", ".nii", ".nrrd"}, {".ai", ".eps", ".exr", ".hdr", ".psd", ".svg", ".tga", ".xcf"}
 OTHER_SUFFIXES = (PHONES | CAMERAS | SCANS | DRAWINGS) - PHOTO_SUFFIXES
+ILSVRC_TAR, ILSVRC_DEVKIT = "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+ILSVRC_PHOTO, WORDNET = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG"), re.compile(r"n\d{8}")
+VOC_TAR, VOC_TEST = "VOCtest_06-Nov-2007.tar", "ImageSets/Main/test.txt"
 SCENES = 100  # of each kind, in the data sets "scenes" and "shapes"
 MOSAICS = 200
 
@@ -51,23 +57,28 @@ def pictures(name: str) -> list[Picture]:
     Args:
         name: one of
 
-            demo                the DEMO_PHOTOS
-            FOLDER              every picture in a folder and below it; for their labels see `label_of`. One warning
-                                counts the pictures of formats that cannot be read
-            ilsvrc2012:FOLDER   ILSVRC2012's validation set: ILSVRC2012_val_*.JPEG, in one folder or one for each class
-            voc2007:FOLDER      VOC2007's test set, in the folder in which VOCdevkit was unpacked, or in VOC2007 itself
+            demo              the DEMO_PHOTOS
+            FOLDER            every picture in a folder and below it; for their labels see `label_of`. One warning
+                              counts the pictures of formats that cannot be read
+            ilsvrc2012:PATH   ILSVRC2012's validation set. PATH is ILSVRC2012_img_val.tar, or a folder that holds it, or
+                              one with the pictures, all in one or in a folder for each class, or torchvision's. If they
+                              are not in such folders, ILSVRC2012_devkit_t12.tar.gz beside gives the labels
+            voc2007:PATH      VOC2007's test set. PATH is VOCtest_06-Nov-2007.tar, or a folder that holds it, VOCdevkit,
+                              or the folder in which VOCdevkit was unpacked, as torchvision's is
 
             and, with known ground truth,
 
-            scenes              100 composed scenes of each kind; see `scenes.compose_scene`
-            shapes              100 drawn scenes of each kind; see `shapes.draw_scene`
-            mosaics             200 mosaics of four of the DEMO_PHOTOS
-            mosaics:NAME        200 mosaics of four pictures of another data set, such as a folder
-            voc2007:FOLDER      if its folder Annotations is there: the boxes of its objects
+            scenes            100 composed scenes of each kind; see `scenes.compose_scene`
+            shapes            100 drawn scenes of each kind; see `shapes.draw_scene`
+            mosaics           200 mosaics of four of the DEMO_PHOTOS
+            mosaics:NAME      200 mosaics of four pictures of another data set, such as a folder
+            voc2007:PATH      if its folder Annotations is there: the boxes of its objects
+
+    Archives are read where they are, and never unpacked.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: the folder does not exist, or holds no such pictures.
-        ValueError: the pictures have too few classes for a mosaic.
+        OSError: the folder or archive does not exist, cannot be read, or holds no such pictures.
+        ValueError: the file is not an archive; the pictures have too few classes for a mosaic.
     """
     kind, _, argument = name.partition(":")
     read = CATALOGUE.get(kind)
@@ -80,6 +91,15 @@ def label_of(id: str) -> str | None:
     if named:
         return named[1].replace("_", " ")
     return Path(id).parts[0] if len(Path(id).parts) > 1 else None
+
+
+def each_label(chosen: Iterable[Picture]) -> list[Picture]:
+    """The pictures, with one for each class of those that have several: "000007.jpg car", whose label is "car"."""
+    return [
+        replace(picture, id=f"{picture.id} {label}", label=label, labels=()) if picture.labels else picture
+        for picture in chosen
+        for label in picture.labels or [picture.label]
+    ]
 
 
 def sample(available: Sequence[Picture], limit: int | None, seed: int) -> list[Picture]:
@@ -112,7 +132,7 @@ def listed(available: Sequence[Picture], file: str | Path) -> list[Picture]:
     for picture in available:
         by_name[Path(picture.id).name].append(picture)
     chosen = []
-    for line in filter(None, map(str.strip, file.read_text(encoding="utf-8").splitlines())):
+    for line in filter(None, map(str.strip, file.read_text("utf-8", "backslashreplace").splitlines())):
         hashed = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
         digest, name = hashed.groups() if hashed else (None, line)
         candidates = [by_id[name]] if name in by_id else by_name[name]
@@ -173,14 +193,17 @@ def compose_mosaic(photos: Sequence[Picture], size: int = 224) -> Scene:
     return Scene(image, tuple(objects), "mosaic")
 
 
-def boxed_scene(photo: str | Path, annotation: str | Path, size: int = 224, fit: Fit = "square") -> Scene:
+def boxed_scene(
+    photo: str | Path | Member, annotation: str | Path | Member, size: int = 224, fit: Fit = "square"
+) -> Scene:
     """A photo with the boxes of its objects as masks, from an annotation as VOC2007 has them.
 
     The masks are the filled boxes, of all objects, those marked as difficult or truncated too. An object of which
-    nothing remains in the image, since `fit` cuts it off, is left out.
+    nothing remains in the image, since `fit` cuts it off, is left out. The `kinds` of a class of VOC2007 are the
+    classes of ImageNet in data/voc2007_in_imagenet.json.
 
     Args:
-        photo, annotation: the photo's file and its XML file.
+        photo, annotation: the photo's file and its XML file, or Members of an archive.
         size, fit: as in `images.to_tensor`.
 
     Raises:
@@ -188,11 +211,27 @@ def boxed_scene(photo: str | Path, annotation: str | Path, size: int = 224, fit:
     """
     image, (width, height) = load_photo(photo, size, fit), photo_size(photo)
     try:
-        boxes = _boxes(ElementTree.parse(annotation).getroot(), width, height)
+        boxes = _boxes(ElementTree.parse(opened(annotation)).getroot(), width, height)
     except (OSError, SyntaxError, ValueError, LookupError) as error:  # LookupError: an encoding that Python lacks
-        raise ValueError(f"The annotation {annotation} cannot be used: {error}") from error
-    objects = [SceneObject(label, box_mask(box, width, height, size, fit)) for label, box in boxes]
+        name = str(annotation) if isinstance(annotation, Member) else printable(annotation)
+        raise ValueError(f"The annotation {name} cannot be used: {error}") from error
+    objects = [
+        SceneObject(label, box_mask(box, width, height, size, fit), voc2007_in_imagenet().get(label, ()))
+        for label, box in boxes
+    ]
     return Scene(image, tuple(thing for thing in objects if thing.mask.any()), "photo")
+
+
+@cache
+def voc2007_in_imagenet() -> dict[str, tuple[str, ...]]:
+    """Class of VOC2007 -> the classes of ImageNet that are kinds of it, by VOC2007's guidelines for its annotators."""
+    kinds = json.loads((DATA / "voc2007_in_imagenet.json").read_text(encoding="utf-8"))
+    return {label: tuple(names) for label, names in kinds.items()}
+
+
+def wordnet_ids() -> list[str]:
+    """The WordNet ids of ImageNet's 1,000 classes, in the order in which networks have the classes."""
+    return (DATA / "imagenet_wordnet_ids.txt").read_text(encoding="utf-8").split()
 
 
 def _boxes(root: ElementTree.Element, width: int, height: int) -> list[tuple[str, tuple[float, float, float, float]]]:
@@ -265,46 +304,145 @@ def _square_image(compose: Callable[[int], Scene], size: int, fit: Fit) -> Tenso
     return compose(size).image
 
 
-def _file_picture(dataset: str, path: Path, root: Path, label: str | None = None) -> Picture:
-    return Picture(dataset, path.relative_to(root).as_posix(), partial(load_photo, path), label, path)
+def _file_picture(dataset: str, name: str, file: Path | Member, label: str | None = None) -> Picture:
+    return Picture(dataset, name, partial(load_photo, file), label, file)
 
 
 def _folder(dataset: str, folder: str) -> list[Picture]:
     root = _existing(folder)
-    known = sorted(path for path in root.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES | OTHER_SUFFIXES)
-    files = [path for path in known if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file()]
-    left_out = [path.suffix.lower() for path in known if path.suffix.lower() in OTHER_SUFFIXES and path.is_file()]
+    known = sorted(path for path in files(root).values() if path.suffix.lower() in PHOTO_SUFFIXES | OTHER_SUFFIXES)
+    photos = [path for path in known if path.suffix.lower() in PHOTO_SUFFIXES]
+    left_out = [path.suffix.lower() for path in known if path.suffix.lower() in OTHER_SUFFIXES]
     counted = ", ".join(f"{count} {suffix}" for suffix, count in Counter(left_out).most_common())
-    if not files:
+    if not photos:
         instead = f", but {counted}: convert to PNG or JPEG" if counted else f" ({', '.join(sorted(PHOTO_SUFFIXES))})"
-        raise FileNotFoundError(f"The folder {root} holds no picture{instead}.")
+        raise FileNotFoundError(f"The folder {printable(root)} holds no picture{instead}.")
     if left_out:
         files_are = "1 file of %s is" if len(left_out) == 1 else f"{len(left_out)} files of %s are"
-        log.warning(f"{files_are} left out: %s; convert to PNG or JPEG.", root, counted)
-    return [_file_picture(dataset, path, root, label_of(path.relative_to(root).as_posix())) for path in files]
+        log.warning(f"{files_are} left out: %s; convert to PNG or JPEG.", printable(root), counted)
+    names = [printable(path.relative_to(root).as_posix()) for path in photos]
+    return [_file_picture(dataset, name, path, label_of(name)) for name, path in zip(names, photos, strict=True)]
 
 
-def _ilsvrc2012(dataset: str, folder: str) -> list[Picture]:
-    root = _existing(folder)
-    files = sorted(root.rglob("ILSVRC2012_val_*.JPEG"), key=lambda path: path.name)
-    if not files:
-        raise FileNotFoundError(f"The folder {root} holds no ILSVRC2012_val_*.JPEG, as the validation set does.")
-    return [_file_picture(dataset, path, root, path.parent.name if path.parent != root else None) for path in files]
+def _given(path: str, archive: str) -> Path:
+    """The folder or archive after the colon of a data set's name."""
+    given = Path(path).expanduser()
+    if not path or not given.exists():
+        raise NotADirectoryError(
+            f"There is no folder {printable(path) or 'given'}, and no archive; give {archive}, or the folder of the "
+            "pictures."
+        )
+    return given
 
 
-def _voc2007(dataset: str, folder: str) -> list[Picture]:
-    given = _existing(folder)
-    roots = (given, given / "VOC2007", given / "VOCdevkit" / "VOC2007")
-    root = next((root for root in roots if (root / "ImageSets" / "Main" / "test.txt").is_file()), None)
-    if root is None:
-        raise FileNotFoundError(f"The folder {given} holds no VOC2007/ImageSets/Main/test.txt, as VOCdevkit does.")
-    annotations = {path.stem: path for path in (root / "Annotations").glob("*.xml")}
+def _holds_no(what: str, given: Path, archive: str, names: Sequence[str] = ()) -> FileNotFoundError:
+    """The error that a folder or archive is another one than the data set's."""
+    sentence = f"The {'folder' if given.is_dir() else 'archive'} {printable(given)} holds no {what}"
+    unfinished = sorted(given.glob(f"{archive}.*")) if given.is_dir() else []
+    if unfinished:
+        sentence += f", only {printable(unfinished[0].name)}, a download that is not finished: finish it"
+    elif names:
+        sentence += f", but {', '.join(map(printable, sorted(names)[:2]))}{' and more' if len(names) > 2 else ''}"
+    return FileNotFoundError(f"{sentence}.")
+
+
+def _ilsvrc2012(dataset: str, path: str) -> list[Picture]:
+    given = _given(path, ILSVRC_TAR)
+    photos = {}
+    for place in _ilsvrc_places(given):
+        for name, file in files(place).items():
+            *_, folder, last = ("", *name.split("/"))
+            if ILSVRC_PHOTO.fullmatch(last):
+                if last in photos:
+                    raise ValueError(f"{last} is twice in {printable(place)}: give the folder of one of the two.")
+                photos[last] = file, folder if WORDNET.fullmatch(folder) else None
+        if photos:
+            break
+    else:
+        raise _holds_no("ILSVRC2012_val_*.JPEG, as the validation set does", given, ILSVRC_TAR, files(place))
+    labels = {} if all(label for _, label in photos.values()) else _ilsvrc_labels(given)
+    return [
+        _file_picture(dataset, name, file, label or labels.get(int(ILSVRC_PHOTO.fullmatch(name)[1])))
+        for name, (file, label) in sorted(photos.items())
+    ]
+
+
+def _ilsvrc_places(given: Path) -> list[Path]:
+    """Where the validation set can be, the quickest to look through first: torchvision's folder holds 1.3 million
+    pictures for training too."""
+    if not given.is_dir():
+        return [given]
+    unpacked = any(ILSVRC_PHOTO.fullmatch(path.name) or WORDNET.fullmatch(path.name) for path in given.iterdir())
+    places = [(given / "val").is_dir() and given / "val", unpacked and given]
+    return [place for place in (*places, (given / ILSVRC_TAR).is_file() and given / ILSVRC_TAR, given) if place]
+
+
+def _ilsvrc_labels(given: Path) -> dict[int, str]:
+    """The WordNet ids by the pictures' numbers, from the development kit beside or in the given folder or archive."""
+    for devkit in (given / ILSVRC_DEVKIT, given.absolute().parent / ILSVRC_DEVKIT):
+        if devkit.is_file():
+            try:
+                return devkit_labels(devkit)
+            except ValueError as error:
+                log.warning("%s The pictures have no labels.", error)
+    return {}
+
+
+def _voc2007(dataset: str, path: str) -> list[Picture]:
+    given = _given(path, VOC_TAR)
+    inside = _voc_files(given)
+    names = _words(inside[VOC_TEST])
+    annotations = {name: inside.get(f"Annotations/{name}.xml") for name in names}
+    in_lists = {} if all(annotations.values()) else _voc_lists(inside)
     found = []
-    for name in (root / "ImageSets" / "Main" / "test.txt").read_text(encoding="utf-8").split():
-        photo, annotation = root / "JPEGImages" / f"{name}.jpg", annotations.get(name)
+    for name in names:
+        photo = inside.get(f"JPEGImages/{name}.jpg") or given / "JPEGImages" / f"{name}.jpg"
+        annotation = annotations[name]
+        labels = _voc_labels(annotation) if annotation else tuple(in_lists.get(name, ()))
+        picture = _file_picture(dataset, f"{name}.jpg", photo, labels[0] if len(labels) == 1 else None)
         boxes = partial(boxed_scene, photo, annotation) if annotation else None
-        found.append(Picture(dataset, photo.name, partial(load_photo, photo), file=photo, read_scene=boxes))
+        found.append(replace(picture, read_scene=boxes, labels=labels if len(labels) > 1 else ()))
     return found
+
+
+def _voc_files(given: Path) -> dict[str, Path | Member]:
+    """The files of VOC2007 by their names below the folder VOC2007."""
+    root = given
+    if given.is_dir():
+        folders = [
+            given / below for below in ("", "VOC2007", "VOCdevkit/VOC2007") if (given / below / VOC_TEST).is_file()
+        ]
+        root = folders[0] if folders else given / VOC_TAR
+    inside = files(root) if root.exists() else {}
+    top = min((name.removesuffix(VOC_TEST) for name in inside if name.endswith(VOC_TEST)), key=len, default=None)
+    if top is None:
+        raise _holds_no(f"VOC2007/{VOC_TEST}, as VOCdevkit does", given, VOC_TAR, list(inside))
+    return {name.removeprefix(top): file for name, file in inside.items() if name.startswith(top)}
+
+
+def _voc_labels(annotation: Path | Member) -> tuple[str, ...]:
+    """The classes in an annotation; none if it is broken, which is said when its picture is read."""
+    try:
+        things = ElementTree.parse(opened(annotation)).getroot().findall("object")
+    except (OSError, SyntaxError, ValueError, LookupError):
+        return ()
+    return tuple(sorted({(thing.findtext("name") or "").strip() for thing in things} - {""}))
+
+
+def _voc_lists(inside: Mapping[str, Path | Member]) -> dict[str, list[str]]:
+    """The classes of each picture from ImageSets/Main/CLASS_test.txt: -1 is "not in it", 0 "only difficult ones"."""
+    labels = defaultdict(list)
+    for name in sorted(inside):
+        listing = re.fullmatch(r"ImageSets/Main/(.+)_test\.txt", name)
+        words = _words(inside[name]) if listing else []
+        for picture, present in zip(words[::2], words[1::2], strict=False):
+            if present != "-1":
+                labels[picture].append(listing[1])
+    return labels
+
+
+def _words(file: Path | Member) -> list[str]:
+    return file.read_bytes().decode("utf-8", "backslashreplace").split()
 
 
 CATALOGUE: dict[str, Callable[[str, str], list[Picture]]] = {

@@ -1,5 +1,8 @@
 """Pixels: photos as tensors, the demo photos, and the types of a picture and of a scene with known objects."""
 
+import errno
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Real
@@ -10,9 +13,11 @@ import matplotlib.cbook
 import numpy as np
 import skimage.data
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
+
+from unioncam_lab.archives import Member, kind, opened, printable
 
 Fit = Literal["square", "center-crop"]
 SceneKind = Literal["one", "two of a class", "two classes"]
@@ -145,26 +150,46 @@ def blur(image: Tensor) -> Tensor:
     return image
 
 
-def load_photo(path: str | Path, size: int = 224, fit: Fit = "square", white: float | None = None) -> Tensor:
+def load_photo(path: str | Path | Member, size: int = 224, fit: Fit = "square", white: float | None = None) -> Tensor:
     """The photo in a file as RGB (3, size, size), float32 in [0, 1]; see `to_tensor`.
+
+    Args:
+        path: path of the photo, or a Member of an archive.
+        size, fit, white: as in `to_tensor`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a photo, is truncated, or holds values that `to_tensor` refuses.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no photo {path}.")
+    file = path if isinstance(path, Member) else Path(path)
+    name = str(file) if isinstance(file, Member) else printable(file)
+    if isinstance(file, Path):
+        _check_file(file, name)
     try:
-        with Image.open(path) as photo:
+        with Image.open(opened(file)) as photo:
             return to_tensor(photo, size, fit, white)
+    except UnidentifiedImageError as error:
+        what = kind(file.read_bytes()[:512])
+        reason = f"cannot identify image file{': ' + what if what else ''}"
+        raise ValueError(f"The photo {name} cannot be used: {reason}") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"The photo {path} cannot be used: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"The photo {name} cannot be used: {reason}") from error
 
 
-def photo_size(path: str | Path) -> tuple[int, int]:
+def _check_file(path: Path, name: str):
+    """Raise a FileNotFoundError unless it is a regular file; to open a pipe would wait for its writer."""
+    try:
+        regular, why = stat.S_ISREG(os.stat(path).st_mode), ""
+    except OSError as error:  # such as a folder that this user may not enter, or a link that leads to itself
+        regular, why = False, "" if error.errno in (errno.ENOENT, errno.ENOTDIR) else f": {error.strerror}"
+    if not regular:
+        raise FileNotFoundError(f"There is no photo {name}{why}.")
+
+
+def photo_size(path: str | Path | Member) -> tuple[int, int]:
     """Width and height in pixels of the upright photo in a file that `load_photo` can read; its header is enough."""
-    with Image.open(path) as photo:
+    with Image.open(opened(path)) as photo:
         turned = photo.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)  # by a right angle
         return photo.size[::-1] if turned else photo.size
 
@@ -210,6 +235,7 @@ def demo_photo(name: str, size: int = 224, fit: Fit = "square") -> Photo:
 class SceneObject:
     label: str  # its class
     mask: Tensor  # (size, size) bool: the pixels that belong to the object
+    kinds: tuple[str, ...] = ()  # other classes that mean it too, such as ImageNet's "tabby" for VOC2007's "cat"
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +248,11 @@ class Scene:
     ground: Tensor | None = None  # (3, size, size): the same picture without its objects, if that is known
 
     def truth(self, label: str) -> Tensor:
-        """The ground truth of a class: the union of its objects' masks, (size, size) bool; empty if it has none."""
-        masks = [thing.mask for thing in self.objects if thing.label == label]
+        """The ground truth of a class: the union of its objects' masks, (size, size) bool; empty if it has none.
+
+        An object belongs to its own class and to each of its `kinds`.
+        """
+        masks = [thing.mask for thing in self.objects if label in (thing.label, *thing.kinds)]
         return torch.stack(masks).any(0) if masks else torch.zeros(self.image.shape[1:], dtype=torch.bool)
 
 
@@ -238,16 +267,18 @@ class Picture:
         id: its name within the data set.
         read: (size, fit) -> the image (channels, size, size) in [0, 1], RGB unless the picture is your own.
         label: its class if the data set gives one: the name of a class, or the WordNet id of one of ImageNet's.
-        file: the file that holds it; None if it is drawn or composed.
+        file: the file that holds it, which can lie inside an archive; None if it is drawn or composed.
         read_scene: (size, fit) -> the same image with its objects' masks; None if they are unknown.
+        labels: its classes if the data set gives several; then `label` is None. See `datasets.each_label`.
     """
 
     dataset: str
     id: str
     read: Callable[[int, Fit], Tensor] = field(compare=False, repr=False)
     label: str | None = field(default=None, compare=False)
-    file: Path | None = field(default=None, compare=False)
+    file: Path | Member | None = field(default=None, compare=False)
     read_scene: Callable[[int, Fit], Scene] | None = field(default=None, compare=False, repr=False)
+    labels: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def has_truth(self) -> bool:
@@ -260,5 +291,7 @@ class Picture:
 
     @property
     def bytes(self) -> int:
-        """The size of its file; 0 if it has none."""
-        return self.file.stat().st_size if self.file and self.file.is_file() else 0
+        """The size of its file; 0 if it has none, or none that can be reached."""
+        if isinstance(self.file, Member):
+            return self.file.size
+        return os.path.getsize(self.file) if self.file and os.path.isfile(self.file) else 0
