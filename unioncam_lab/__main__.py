@@ -252,8 +252,8 @@ def parser() -> argparse.ArgumentParser:
     example = (
         "--classifier vgg16 --random --precision fp32 bf16 --backend eager compile\n"
         "  unioncam bench --pipeline 2000 --classifier vgg16 --random --device cuda --out rates_vgg16_gpu.json\n\n"
-        "The second line measures the whole pipeline on the paper's network, on a GPU: pictures a second, the share of\n"
-        "the time in which the GPU computes, and its peak memory. CUDA_VISIBLE_DEVICES chooses the GPU. With\n"
+        "The second line measures the whole pipeline on the paper's network, on a GPU: pictures a second, the share\n"
+        "of the time in which the GPU computes, and its peak memory. CUDA_VISIBLE_DEVICES chooses the GPU. With\n"
         "--workers 0 8 the same pictures are also explained by 8 workers, which share the GPUs."
     )
     line = "measure what an explanation costs, beside two libraries, or how many pictures a run explains a second"

@@ -1,33 +1,46 @@
-"""The benchmark: seconds, images per second and memory of an explanation, compared with pytorch-grad-cam and torchcam.
+"""The benchmark: what an explanation costs, compared with two libraries, and how many pictures a run explains a second.
 
-    settings, compare      the settings, and their measured costs; the command is python -m unioncam_lab bench
+    settings, compare      the settings of single explanations, and their measured costs
     table                  the costs as a table for display
-    write, read            a file with costs and their provenance
+    Load, pipeline         whole runs from JPEG files to records, each with its measured Rate
+    rate_table             the rates as a table for display
+    write, read            a file with costs or rates, and their provenance
 
-Each row is measured in a new process, one after the other, on the same network, layer, photo and class.
+The command is python -m unioncam_lab bench. Each row is measured in a new process, one after the other. `compare`
+explains the same class of the same photo with the same network and layer; `pipeline` explains crops of the demo photos.
+
+The paper's network on 2,000 synthetic pictures, on a machine with a GPU (no download, no data set):
+
+    unioncam bench --pipeline 2000 --classifier vgg16 --random --device cuda --out rates_vgg16_gpu.json
+
+It prints pictures a second, the share of the time in which the GPU computes, and its memory, beside the PAPER's.
 """
 
+import functools
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice, product
 from pathlib import Path
 from statistics import median
-from typing import get_args
+from typing import Any, get_args
 from unittest import mock
 
+import numpy as np
 import pandas as pd
 import psutil
 import torch
+from PIL import Image, ImageOps
 from pytorch_grad_cam import ScoreCAM
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,11 +48,13 @@ from torchcam.methods import ScoreCAM as TorchcamScoreCAM
 from tqdm.auto import tqdm
 
 from unioncam_core import Evidence, Protocol, UnionCAM, capture, region_cam, score_regions
-from unioncam_lab import progress_disabled
+from unioncam_lab import experiment, progress_disabled
 from unioncam_lab.classifiers import Classifier, load_classifier
 from unioncam_lab.engine import BackendName, Engine, accelerate, concurrently, distinct_masks, images_per_second
 from unioncam_lab.engine.backends import HALF, Precision
-from unioncam_lab.images import DEMO_PHOTOS, demo_photo
+from unioncam_lab.experiment import PAPER_METHODS, Runner, Setup
+from unioncam_lab.images import DEMO_PHOTOS, Picture, demo_photo
+from unioncam_lab.metrics import FAITHFULNESS, Metric
 
 
 def _union_cam(classifier: Classifier, image: Tensor):
@@ -103,16 +118,22 @@ class Setting:
     beside: int = 0
 
     def __post_init__(self):
-        for name, allowed in (
-            ("method", tuple(CONTESTANTS)),
-            ("backend", get_args(BackendName)),
-            ("precision", get_args(Precision)),
-            ("photo", tuple(DEMO_PHOTOS)),
-        ):
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name} is {value!r}; it can be {' or '.join(map(repr, allowed))}.")
+        _check_choices(
+            self,
+            method=tuple(CONTESTANTS),
+            backend=get_args(BackendName),
+            precision=get_args(Precision),
+            photo=tuple(DEMO_PHOTOS),
+        )
         if self.beside < 0:
             raise ValueError(f"beside is {self.beside}; it is a number of other processes, 0 or more.")
+
+
+def _check_choices(setting: object, **allowed: Sequence[str]):
+    """Raise a ValueError if an attribute of the setting is none of its allowed values."""
+    for name, values in allowed.items():
+        if (value := getattr(setting, name)) not in values:
+            raise ValueError(f"{name} is {value!r}; it can be {' or '.join(map(repr, values))}.")
 
 
 @dataclass(frozen=True)
@@ -262,18 +283,27 @@ def _rates(engine: Engine, evidence: Evidence, seconds: float = 1, repeats: int 
 @contextmanager
 def _peak_memory(device: str) -> Iterator[list[float]]:
     """Yield a list. After the context ends, it holds the peak of memory minus the memory at the start, in MiB."""
-    peak, process, done = [0.0], psutil.Process(), threading.Event()
     if device == "cuda":
+        peak = [0.0]
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         yield peak
         peak[0] = (torch.cuda.max_memory_allocated() - before) / 2**20
         return
+    process = psutil.Process()
     before = process.memory_info().rss
+    with _peak(lambda: (process.memory_info().rss - before) / 2**20, seconds=0.005) as peak:
+        yield peak
+
+
+@contextmanager
+def _peak(measured: Callable[[], float], seconds: float) -> Iterator[list[float]]:
+    """Yield a list with the largest value so far of what a thread measures every so many seconds."""
+    peak, done = [measured()], threading.Event()
 
     def watch():
-        while not done.wait(0.005):
-            peak[0] = max(peak[0], (process.memory_info().rss - before) / 2**20)
+        while not done.wait(seconds):
+            peak[0] = max(peak[0], measured())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -298,16 +328,25 @@ def _matmul_tflops(device: str, precision: Precision) -> float:
 
 def compare(settings: Sequence[Setting], seconds: float = 8) -> pd.DataFrame:
     """Measure the settings, each in a new process, one after the other: a row for each setting with its cost."""
-    rows, context = [], multiprocessing.get_context("spawn")
+    rows = []
     for setting in tqdm(settings, unit="row", leave=False, disable=progress_disabled()):
-        with tempfile.TemporaryDirectory() as empty, _cache(empty):
-            with ProcessPoolExecutor(1, context) as pool:
-                cost = pool.submit(measure, setting, seconds).result()
+        with _empty_cache():
+            cost = _in_a_new_process(measure, setting, seconds)
             if setting.method in ACCELERATED:
-                with ProcessPoolExecutor(1, context) as pool:
-                    cost = replace(cost, again_seconds=pool.submit(first_explanation, setting).result())
+                cost = replace(cost, again_seconds=_in_a_new_process(first_explanation, setting))
         rows.append(asdict(setting) | asdict(cost))
     return pd.DataFrame(rows)
+
+
+@contextmanager
+def _empty_cache() -> Iterator[None]:
+    with tempfile.TemporaryDirectory() as empty, _cache(empty):
+        yield
+
+
+def _in_a_new_process(function: Callable, *arguments) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def settings(
@@ -344,6 +383,370 @@ def table(costs: pd.DataFrame) -> pd.DataFrame:
         shown["beside others, s"] = costs.seconds_beside.map("{:.3g}".format)
         shown["times idle"] = (costs.seconds_beside / costs.seconds).map("{:.2f}".format)
     return shown.replace("nan", "").set_index(costs.method.rename(None))
+
+
+# What the UnionCAM paper states for its method alone, § 4.2: doi.org/10.3389/fnbot.2024.1490198
+PAPER = {"seconds a picture": 1.16, "memory, GB": 2.22, "device": "NVIDIA RTX A6000"}
+PICTURE = (500, 375)  # width and height in pixels of most pictures of ILSVRC2012 and VOC2007
+SETTLED = 100  # pictures after which the memory of a run should not grow
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a run is given to do, to measure its Rate.
+
+    Attributes:
+        pictures: number of pictures; more than `workers`, and 2 or more.
+        workers: number of worker processes, as in `cluster.runner`; 0: one process reads, computes and writes.
+        classifier, pretrained, device: as in `load_classifier`.
+        backend, precision: as in `accelerate`.
+        methods, metrics: as in `experiment.Setup`.
+
+    Raises:
+        ValueError: there are too few pictures, `workers` is negative, or the backend or the precision does not exist.
+    """
+
+    pictures: int
+    workers: int = 0
+    classifier: str = "efficientnet_lite0"
+    pretrained: bool = True
+    device: str = "cpu"
+    backend: BackendName = "auto"
+    precision: Precision = "fp32"
+    methods: Sequence[str] = PAPER_METHODS
+    metrics: Sequence[Metric] = FAITHFULNESS
+
+    def __post_init__(self):
+        _check_choices(self, backend=get_args(BackendName), precision=get_args(Precision))
+        if self.workers < 0:
+            raise ValueError(f"workers is {self.workers}; it is a number of processes, 0 or more.")
+        if self.pictures < (least := max(2, self.workers + 1)):
+            raise ValueError(f"pictures is {self.pictures}; {least} or more are needed to measure a rate.")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a run explained pictures, once each process had finished its first one.
+
+    Attributes:
+        pictures_per_second: from reading the JPEG file to the line in the journal.
+        first_seconds: time until each process had finished its first picture, in which the backend is built, and a
+            worker also loads the classifier.
+        seconds: time of the whole run, with the writing of the records.
+        passes: number of images that the network scored for a picture, the mean; without the pass with gradient.
+        computing: share of the time that is spent in the network's passes, with the masking of their images. On a GPU,
+            by its own clock.
+        waiting: share of the time in which nothing is computed because no picture has been read yet.
+        gpu: share of the time in which the GPU computes, as `nvidia-smi` samples it; the mean over the machine's GPUs.
+        cores: mean number of busy cores, of all processes of the run.
+        memory_mib: peak of the resident memory of all processes of the run, with the classifier.
+        gpu_mib, gpu_reserved_mib: peak of the GPU's memory that PyTorch allocated, and that it reserved.
+        growth_mib: growth of the resident memory of all processes after SETTLED pictures: the median of the last 20
+            pictures minus the median of the 20 up to there.
+        record_bytes: size of records.parquet for each picture.
+        processes_before: mean number of running processes on the machine in the minute before, as `uptime` shows it.
+
+    `passes`, `computing`, `waiting`, `gpu_mib` and `gpu_reserved_mib` are measured in this process, so they are None
+    for a run with workers. Those of a GPU are None without one, and `growth_mib` for fewer than SETTLED + 20 pictures.
+    """
+
+    pictures_per_second: float
+    first_seconds: float
+    seconds: float
+    passes: float | None
+    computing: float | None
+    waiting: float | None
+    gpu: float | None
+    cores: float
+    memory_mib: float
+    gpu_mib: float | None
+    gpu_reserved_mib: float | None
+    growth_mib: float | None
+    record_bytes: float
+    processes_before: float
+
+
+def pipeline(load: Load) -> Rate:
+    """Measure a whole run in this process, which should be new: JPEG files, maps, metrics, journal and records.
+
+    The run explains crops of the demo photos, which are written to a temporary folder first.
+
+    Raises:
+        ValueError, RuntimeError: as `load_classifier`, `Setup` and `experiment.run`; or a picture was skipped.
+    """
+    before = psutil.getloadavg()[0]
+    classifier = load_classifier(load.classifier, load.device, pretrained=load.pretrained)
+    given = load.classifier if load.workers and load.pretrained else classifier
+    with tempfile.TemporaryDirectory() as folder:
+        write_pictures(Path(folder, "pictures"), load.pictures)
+        setup = Setup(
+            dataset=str(Path(folder, "pictures")),
+            classifier=given,
+            methods=load.methods,
+            metrics=load.metrics,
+            precision=load.precision,
+            device=load.device,
+            backend=load.backend,
+        )
+        out, found, start = Path(folder, "run"), {}, time.perf_counter()
+        made = experiment.run(setup, out=out, runner=_metered(_runner(load), load, found))
+        for name, reason in made.info["skipped"].items():
+            raise RuntimeError(f"{name} was skipped, so nothing was measured: {reason}")
+        record_bytes = (out / "records.parquet").stat().st_size / load.pictures
+        return Rate(seconds=time.perf_counter() - start, record_bytes=record_bytes, processes_before=before, **found)
+
+
+def _runner(load: Load) -> Runner:
+    if load.workers == 0:
+        return experiment.serial
+    from unioncam_lab import cluster  # dask takes a second to import
+
+    return cluster.runner(workers=load.workers)
+
+
+def _metered(runner: Runner, load: Load, found: dict) -> Runner:
+    """Return a runner that yields the same entries, and puts most values of a Rate into `found` at the last one."""
+    cuda, first = load.device.startswith("cuda"), max(1, load.workers)
+
+    def metered(setup: Setup, chosen: Sequence[Picture]) -> Generator[dict, None, None]:
+        with ExitStack() as stack:
+            peak = stack.enter_context(_peak(_resident_mib, 0.1))
+            gpu = stack.enter_context(_gpu_samples())
+            meter = stack.enter_context(_Meter(cuda and not load.workers))
+            entries = stack.enter_context(closing(runner(setup, chosen)))
+            resident, begun, settled, busy = [], time.perf_counter(), 0.0, 0.0
+            for i, entry in enumerate(entries, 1):
+                resident.append(_resident_mib())
+                if i == first:
+                    meter.reset()
+                    gpu.clear()
+                    busy, settled = _cpu_seconds(), time.perf_counter()
+                if i == load.pictures:
+                    seconds = time.perf_counter() - settled
+                    found.update(
+                        pictures_per_second=(i - first) / seconds,
+                        first_seconds=settled - begun,
+                        cores=(_cpu_seconds() - busy) / seconds,
+                        gpu=sum(gpu) / len(gpu) / 100 if gpu else None,
+                        memory_mib=max(peak[0], *resident),
+                        growth_mib=_growth(resident),
+                        **(dict.fromkeys(_Meter.NAMES) if load.workers else meter.read(i - first, seconds)),
+                    )
+                yield entry
+
+    return metered
+
+
+class _Stopwatch:
+    """Adds up the time of calls in the thread that made it; a call within another one counts once.
+
+    On a GPU it reads the GPU's clock, because a call returns before the GPU has computed.
+
+    Attributes:
+        seconds: the time of all calls until `collect` was called.
+    """
+
+    def __init__(self, cuda: bool = False):
+        self.seconds = 0.0
+        self._cuda, self._thread, self._inside = cuda, threading.get_ident(), False
+        self._calls: list[tuple[Any, Any]] = []  # begin and end
+
+    def timed(self, function: Callable) -> Callable:
+        """Return the same function, whose calls are timed."""
+
+        @functools.wraps(function)
+        def timed(*arguments, **options):
+            if self._inside or threading.get_ident() != self._thread:
+                return function(*arguments, **options)
+            self._inside, begin = True, self._now()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self._calls.append((begin, self._now()))
+                self._inside = False
+
+        return timed
+
+    def _now(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def collect(self):
+        """Add the calls that have ended to `seconds`."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        self.seconds += sum(a.elapsed_time(b) / 1000 if self._cuda else b - a for a, b in self._calls)
+        self._calls.clear()
+
+
+class _Meter(ExitStack):
+    """Measures, in a `with` block and in the thread that entered it, how a run in this process spends its time.
+
+    Attributes:
+        NAMES: the values of a Rate that `read` returns.
+    """
+
+    NAMES = ("passes", "computing", "waiting", "gpu_mib", "gpu_reserved_mib")
+
+    def __init__(self, cuda: bool):
+        super().__init__()
+        self._cuda, self._passes = cuda, 0
+        self._computing, self._waiting = _Stopwatch(cuda), _Stopwatch()
+
+    def __enter__(self) -> "_Meter":
+        stream, being_read, capture = Engine.stream, experiment.being_read, experiment.capture
+
+        def counted(engine: Engine, make: Callable[[int, int], Tensor], count: int) -> Tensor:
+            self._passes += count
+            return stream(engine, make, count)
+
+        def waited_for(*arguments) -> Picture:
+            picture = being_read(*arguments)
+            return replace(picture, read=self._waiting.timed(picture.read))
+
+        self.enter_context(mock.patch.object(Engine, "stream", self._computing.timed(counted)))
+        self.enter_context(mock.patch.object(experiment, "capture", self._computing.timed(capture)))
+        self.enter_context(mock.patch.object(experiment, "being_read", waited_for))
+        return self
+
+    def reset(self):
+        """Forget what was measured so far."""
+        self._collect()
+        self._computing.seconds, self._waiting.seconds, self._passes = 0.0, 0.0, 0
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+
+    def read(self, pictures: int, seconds: float) -> dict[str, float | None]:
+        """Return the values of NAMES for so many pictures in so many seconds."""
+        self._collect()
+        memory = (torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()) if self._cuda else ()
+        shares = self._computing.seconds / seconds, self._waiting.seconds / seconds
+        peaks = [peak / 2**20 for peak in memory] or [None, None]
+        return dict(zip(self.NAMES, (self._passes / pictures, *shares, *peaks), strict=True))
+
+    def _collect(self):
+        self._computing.collect()
+        self._waiting.collect()
+
+
+@contextmanager
+def _gpu_samples() -> Iterator[list[float]]:
+    """Yield a list that grows by the percentage of time in which each GPU computed, as `nvidia-smi` samples it.
+
+    CUDA_VISIBLE_DEVICES chooses the GPUs. Without `nvidia-smi` the list remains empty.
+    """
+    samples: list[float] = []
+    if shutil.which("nvidia-smi") is None:
+        yield samples
+        return
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=500"]
+    if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        command.append(f"--id={chosen}")
+
+    def read(lines: Iterable[str]):
+        for line in lines:
+            if line.strip().isdecimal():  # not "[N/A]", nor a message
+                samples.append(float(line))
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
+        reader = threading.Thread(target=read, args=[sampler.stdout])
+        reader.start()
+        try:
+            yield samples
+        finally:
+            sampler.kill()
+            reader.join()
+
+
+def _processes() -> list[psutil.Process]:
+    """Return this process and all processes that it has started, directly or not."""
+    here = psutil.Process()
+    return [here, *here.children(recursive=True)]
+
+
+def _summed(measured: Callable[[psutil.Process], float]) -> float:
+    """Return the sum of what is measured of this process and all that it has started; one that has ended counts 0."""
+    total = 0.0
+    for process in _processes():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            total += measured(process)
+    return total
+
+
+def _resident_mib() -> float:
+    return _summed(lambda process: process.memory_info().rss / 2**20)
+
+
+def _cpu_seconds() -> float:
+    return _summed(lambda process: sum(process.cpu_times()[:2]))  # user and system
+
+
+def _growth(resident: Sequence[float], window: int = 20) -> float | None:
+    """Return the growth of the memory after SETTLED pictures; None if they are too few."""
+    if len(resident) < SETTLED + window:
+        return None
+    return median(resident[-window:]) - median(resident[SETTLED - window : SETTLED])
+
+
+def rates(loads: Sequence[Load]) -> pd.DataFrame:
+    """Measure the loads, each in a new process and with an empty cache, one after the other: a row for each."""
+    rows = []
+    for load in loads:
+        with _empty_cache():
+            rows.append(asdict(load) | asdict(_in_a_new_process(pipeline, load)))
+    return pd.DataFrame(rows)
+
+
+def rate_table(rates: pd.DataFrame) -> pd.DataFrame:
+    """Return the rates as text for display, in the units of the headings. A column without a value is left out."""
+
+    def percent(name: str) -> pd.Series:
+        return (100 * rates[name].astype(float)).map("{:.0f}".format)
+
+    shown = pd.DataFrame(
+        {
+            "workers": rates.workers.map(lambda workers: workers or "none"),
+            "precision": rates.precision,
+            "pictures": rates.pictures,
+            "pictures/s": rates.pictures_per_second.map("{:.3g}".format),
+            "s a picture": (1 / rates.pictures_per_second).map("{:.3g}".format),
+            "first, s": rates.first_seconds.map("{:.1f}".format),
+            "passes": rates.passes.astype(float).map("{:.0f}".format),
+            "computing, %": percent("computing"),
+            "waiting, %": percent("waiting"),
+            "GPU, %": percent("gpu"),
+            "cores": rates.cores.map("{:.1f}".format),
+            "memory, MiB": rates.memory_mib.map("{:.0f}".format),
+            "GPU, MiB": rates.gpu_mib.astype(float).map("{:.0f}".format),
+            "growth, MiB": rates.growth_mib.astype(float).map("{:.0f}".format),
+        }
+    )
+    shown = shown.replace("nan", "").set_index(rates.classifier.rename(None))
+    return shown.loc[:, (shown != "").any()]
+
+
+def write_pictures(folder: Path, count: int, size: tuple[int, int] = PICTURE):
+    """Write `count` JPEG files into a new folder: crops of the demo photos, some of them mirrored.
+
+    Args:
+        folder: is made.
+        count: number of pictures; the same number gives the same pictures.
+        size: width and height of a picture in pixels.
+    """
+    folder.mkdir(parents=True)
+    photos = [Image.fromarray(read()).convert("RGB") for read, *_ in DEMO_PHOTOS.values()]
+    random = np.random.default_rng(0)
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        if random.random() < 0.5:
+            photo = ImageOps.mirror(photo)
+        width, height = (side * random.uniform(0.6, 1) for side in photo.size)
+        left, top = random.uniform(0, photo.width - width), random.uniform(0, photo.height - height)
+        crop = photo.resize(size, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+        crop.save(folder / f"{i:06}.jpg", quality=90)
 
 
 def write(record: Path, costs: pd.DataFrame, where: dict):
