@@ -164,6 +164,14 @@ def notebooks_command(
     return 1 if failed else 0
 
 
+def download_command(name: str, folder: Path) -> int:
+    from unioncam_lab.download import archive, download
+
+    path = download(archive(name), folder)
+    print(f"{path} is whole and right. It need not be unpacked: give {name}:{path} to --images.")
+    return 0
+
+
 def train_command(**options) -> int:
     from unioncam_lab.train_shapes import train_and_save
 
@@ -208,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
 
     line = "explain and score pictures, or continue where that was stopped"
     run = add("run", run_command, line, "--images FOLDER --methods union_cam,score_cam --limit 100 --out runs/mine")
-    run.add_argument("--images", dest="dataset", help="demo, scenes, shapes, mosaics, FOLDER, ilsvrc2012:FOLDER, ...")
+    run.add_argument("--images", dest="dataset", help="demo, scenes, shapes, mosaics, FOLDER, ilsvrc2012:PATH, ...")
     run.add_argument("--classifier", help="as in load_classifier; efficientnet_lite0 by default")
     run.add_argument(
         "--methods", type=_names, help="with commas, options as in union_cam:theta=50; default: the paper's"
@@ -289,6 +297,11 @@ def parser() -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="a parameter; a path is relative to the current folder, but demo is the data set, and ./demo a path",
     )
+
+    line = "download a data set that anyone may have, or go on where that was cut off"
+    download = add("download", download_command, line, "voc2007 pictures")
+    download.add_argument("name", metavar="NAME", help="voc2007, its test set (451 MB)")
+    download.add_argument("folder", metavar="DIR", type=Path, help="folder for the archive, which is not unpacked")
 
     train = add(
         "train",
