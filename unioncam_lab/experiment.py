@@ -12,7 +12,6 @@ precision, batch size and threads are chosen once, written to run.json, and used
 """
 
 import hashlib
-import re
 import tempfile
 import time
 from collections import deque
@@ -31,7 +30,7 @@ from tqdm.auto import tqdm
 from unioncam_core import Evidence, NonFiniteScore, capture, score_regions
 from unioncam_lab import progress_disabled, store
 from unioncam_lab.classifiers import Classifier, LabProtocol, as_classifier, check_classifier, load_classifier
-from unioncam_lab.datasets import LISTS, listed, pictures, sample
+from unioncam_lab.datasets import LISTS, WORDNET, each_label, listed, pictures, sample, wordnet_ids
 from unioncam_lab.engine import BackendName, Engine, Precision
 from unioncam_lab.images import Fit, Picture
 from unioncam_lab.methods import BETAS, METHODS, Explanation, Method, find_method
@@ -55,7 +54,6 @@ ENGINE = ("backend", "precision", "chunk", "threads")  # the engine's options th
 # The methods of the paper's tables.
 PAPER_METHODS = ("grad_cam", "grad_cam_plus_plus", "score_cam", "group_cam", "union_cam")
 AHEAD = 2  # pictures that are read while one is computed
-WORDNET = r"n\d{8}"  # pattern of a WordNet id, such as n01440764
 
 
 @dataclass(frozen=True)
@@ -122,9 +120,13 @@ class Setup:
         return pictures(self.dataset)
 
     def chosen(self, available: Sequence[Picture] | None = None) -> list[Picture]:
-        """Return the pictures that `list_file`, `limit` and `seed` choose, in the order of the dataset or the list."""
+        """Return the pictures that `list_file`, `limit` and `seed` choose, in the order of the dataset or the list.
+
+        If the protocol explains the label, a picture of several classes is there once for each; see `each_label`.
+        """
         named = self.available() if available is None else available
-        return sample(named if self.list_file is None else listed(named, self.list_file), self.limit, self.seed)
+        chosen = sample(named if self.list_file is None else listed(named, self.list_file), self.limit, self.seed)
+        return each_label(chosen) if self.protocol.explained_class == "label" else chosen
 
     def load_classifier(self) -> Classifier:
         """Return the given classifier, or make one of the given network, or load the one that is named."""
@@ -216,18 +218,21 @@ class Laboratory:
     def class_of(self, label: str | None) -> int | None:
         """Return the index of the class with this label; None if there is none.
 
-        A label is the name of a class, or a WordNet id if the dataset has one for each class.
+        A label is the name of a class, or the WordNet id of one of ImageNet's classes; or of another network's, if the
+        dataset has one for each class.
         """
         index = {name: i for i, name in enumerate(self.classifier.classes)}
-        if label not in index and re.fullmatch(WORDNET, label or ""):
+        if label not in index and WORDNET.fullmatch(label or ""):
             index = self._wordnet
         return index.get(label)
 
     @cached_property
     def _wordnet(self) -> dict[str, int]:
         """WordNet id -> class index. ImageNet's classes are in the order of their ids."""
-        labels = {picture.label for picture in self.setup.available() if picture.label}
-        ids = sorted(label for label in labels if re.fullmatch(WORDNET, label))
+        ids = wordnet_ids()
+        if len(ids) != len(self.classifier.classes):
+            labels = {picture.label for picture in self.setup.available() if picture.label}
+            ids = sorted(label for label in labels if WORDNET.fullmatch(label))
         return {name: i for i, name in enumerate(ids)} if len(ids) == len(self.classifier.classes) else {}
 
     @cached_property
@@ -271,11 +276,13 @@ def explain(laboratory: Laboratory, picture: Picture, target: int | None = None)
     Raises:
         Unusable: the picture cannot be read or has another number of channels than the classifier takes; a method's map
             is NaN or infinite; the protocol explains the label, and the label is not a class; or a metric of
-            LOCALIZATION is requested, and the scene has no object of the explained class.
+            LOCALIZATION is requested, and the ground truth is unknown or has no object of the explained class.
         NonFiniteScore: a class score of the picture is NaN or infinite.
     """
     setup, classifier = laboratory.setup, laboratory.classifier
     try:
+        if not picture.has_truth and not set(setup.metrics).isdisjoint(LOCALIZATION):
+            raise ValueError(f"The ground truth of {picture.id} is unknown.")
         scene = picture.scene(*_read_as(laboratory)) if _localized(setup, picture) else None
         read = scene.image if scene else picture.read(*_read_as(laboratory))
         image = classifier.as_input(read)
@@ -422,8 +429,9 @@ def run(
 
     A picture that cannot be read is skipped, and `info["skipped"]` holds the reason. So is one for which a class score
     is NaN or infinite, of the picture or of one of its masked, blurred or noisy images. If the protocol explains the
-    label, a picture is also skipped if its label is not a class. With a metric of LOCALIZATION, a scene is skipped if
-    it has no object of the explained class. Otherwise the ground truth is the union of that class's objects.
+    label, a picture is also skipped if its label is not a class. With a metric of LOCALIZATION, a picture is skipped if
+    its ground truth is unknown, or has no object of the explained class. Otherwise the ground truth is the union of
+    that class's objects.
 
     Args:
         setup: the options of the run.
@@ -443,9 +451,9 @@ def run(
 
     Raises:
         ValueError, OSError: one sentence, before anything is computed: a picture does not exist; a metric needs a
-            ground truth that the pictures do not have; no picture has a label; the first picture has another number
-            of channels than the classifier takes; the folder holds a run with other options. Later, if the disk is
-            full; what was computed is kept.
+            ground truth that no picture has; no picture has a label, or one that is a class; the first picture has
+            another number of channels than the classifier takes; the folder holds a run with other options. Later, if
+            the disk is full; what was computed is kept.
         RuntimeError: another run works in the folder; the weights could not be loaded; this machine does not support
             the backend, chunk or threads of the run's beginning.
     """
@@ -456,6 +464,7 @@ def run(
     chosen = setup.chosen(available) if pictures is None else available
     _check_pictures(setup, chosen)
     classifier = setup.load_classifier()
+    _check_labels(setup, classifier, chosen)
     _check_channels(setup, classifier, chosen)
     runner = runner or partial(serial, classifier=classifier)
     info = {
@@ -481,13 +490,25 @@ def run(
 
 def _check_pictures(setup: Setup, chosen: Sequence[Picture]):
     needs_truth = [metric for metric in setup.metrics if metric in LOCALIZATION]
-    if needs_truth and any(not picture.has_truth for picture in chosen):
+    if needs_truth and not any(picture.has_truth for picture in chosen):
         raise ValueError(
             f"{min(needs_truth)!r} needs pictures with a known ground truth (scenes, shapes, mosaics, or VOC2007 with "
             f"its annotations), not {setup.dataset}."
         )
     if setup.protocol.explained_class == "label" and not any(picture.label for picture in chosen):
         raise ValueError(f"The protocol explains the label, but no picture of {setup.dataset} has one.")
+
+
+def _check_labels(setup: Setup, classifier: Classifier, chosen: Sequence[Picture]):
+    labels = sorted({picture.label for picture in chosen if picture.label})
+    if setup.protocol.explained_class != "label" or any(map(WORDNET.fullmatch, labels)):
+        return
+    if not set(labels) & set(classifier.classes):
+        some = ", ".join(labels[:3]) + (", ..." if len(labels) > 3 else "")
+        raise ValueError(
+            f"The protocol explains the label, but {classifier.name} has no class of the labels of {setup.dataset} "
+            f"({some}): take a network that has, or explain its own answer, with explained_class=top-1."
+        )
 
 
 def _check_channels(setup: Setup, classifier: Classifier, chosen: Sequence[Picture]):

@@ -94,7 +94,7 @@ def _gallery(
         methods[:SHOWN_METHODS],
         protocol=LabProtocol(**options["protocol"]),
     )
-    available = {picture.id: picture for picture in setup.available()}
+    available = {picture.id: picture for picture in setup.chosen()}
     order = kept.sort_values("drop", kind="stable")["image"]
     ends = {"kept best": order.head(count), "kept worst": order.iloc[count:].tail(count)[::-1]}
     with setup.open() as laboratory:
