@@ -3,6 +3,7 @@ PYTHON ?= python3
 NB ?=
 ARGS ?=
 KEY ?= unioncam
+OUT ?= runs/paper
 PORT ?= 8866
 BIN := .venv/bin
 TYPED := $(wildcard unioncam_core.py fusioncam.py $(foreach part,engine methods metrics store experiment,unioncam_lab/$(part)*))
@@ -10,7 +11,7 @@ TYPED := $(wildcard unioncam_core.py fusioncam.py $(foreach part,engine methods 
 # An idle thread of PyTorch sleeps. By default it waits actively, which takes the core from whoever has work for it.
 export OMP_WAIT_POLICY = passive
 
-.PHONY: help demo quick test format lock bench shapes lab app notebooks book assignments badges clean
+.PHONY: help demo quick test format lock paper bench shapes lab app notebooks book assignments badges clean
 .DEFAULT_GOAL := help
 
 help: ## list what make can do
@@ -73,6 +74,10 @@ define list
 	$(PIN) --extra $(2) --no-deps --no-header --no-annotate --no-emit-index-url --constraint requirements.lock \
 		| sed '$(3)s/^/      - /' >> .venv/environment.yml && cp .venv/environment.yml $(1)
 endef
+
+# IMAGENET is ILSVRC2012's validation set, VOC is VOC2007's test set: a tar as downloaded, or a folder.
+paper: .venv/ready ## run the paper's experiment: make paper IMAGENET=PATH VOC=PATH (more: ARGS=--help)
+	@$(BIN)/python -m unioncam_lab paper --imagenet "$(IMAGENET)" --voc "$(VOC)" --out "$(OUT)" $(ARGS)
 
 bench: .venv/ready ## measure what an explanation costs, beside two libraries (more: make bench ARGS=--help)
 	@$(BIN)/python -m unioncam_lab bench $(ARGS)

@@ -38,7 +38,7 @@ FLOORS = [
     {"tables"},
     {"experiment"},
     {"figures"},
-    {"report", "findings", "bench", "headless", "launch", "train_shapes", "explorer"},
+    {"report", "findings", "bench", "headless", "paper", "launch", "train_shapes", "explorer"},
     {"__main__"},
 ]
 

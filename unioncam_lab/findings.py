@@ -3,16 +3,17 @@
 `render` writes the README's tables and sentences from data/records. The command is python -m unioncam_lab readme.
 
 A claim is a sentence of a paper, with one measure that was chosen before anyone read the numbers. It has two verdicts.
-The first is on the paper's setup (VGG16, ILSVRC2012 and VOC2007), on which nothing was run here. The second is on our
-setups: the claim holds, is contradicted, or cannot be distinguished. The rule is that of `tables`: a difference is
-clear if Holm's p is below 0.01.
+The first is on the paper's setup (VGG16, ILSVRC2012 and VOC2007): nothing of it is in data/records, and the runs of
+`paper.reproduce` decide it where they were made. The second is on our setups. By the same rule for both, a claim
+holds, is contradicted, or cannot be distinguished. The rule is that of `tables`: a difference is clear if Holm's p is
+below 0.01.
 """
 
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +53,13 @@ NETWORKS = {
     "theta_sweep_shapes": "shapes_vgg, drawn scenes",
     "theta_sweep_mri": "VGG16's convolutions, brain MRI, bf16",
 }
+# The same for the runs of the paper's experiment, by the names of their folders; see `paper.parts`.
+PAPER_NETWORKS = {
+    "ilsvrc2012": "VGG16, ILSVRC2012",
+    "ablation": "VGG16, ILSVRC2012",
+    "voc2007": "VGG16, VOC2007",
+    "voc2007_boxes": "VGG16, VOC2007",
+}
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,10 @@ class Claim:
         text: the claim in our words.
         source: its place in the paper.
         measure: the measure that decides it, chosen before the numbers were known.
-        paper: the verdict on the paper's setup.
+        paper: the verdict on the paper's setup where nothing was run on it.
         findings: function that yields the results on our setups.
+        on_paper: function that yields the results on the paper's setup from the folder of its runs; or, if these runs
+            do not decide the claim, the verdict, which is `paper` if it is empty.
     """
 
     text: str
@@ -81,11 +91,15 @@ class Claim:
     measure: str
     paper: str
     findings: Callable[[], Iterator[Finding]]
+    on_paper: Callable[[Path], Iterator[Finding]] | str = ""
 
 
 @cache
 def records(name: str) -> pd.DataFrame:
-    """Load the records in data/records/NAME, and add UnionCAM's region map as Score-CAM with probability weights."""
+    """Load the records in data/records/NAME, and add UnionCAM's region map as Score-CAM with probability weights.
+
+    An absolute path is the folder of another run.
+    """
     run = load(RECORDS / name).records
     has = set(run["method"])
     if "score_cam:weights=score" in has or "union_cam" not in has or "masked_probability" not in run:
@@ -106,6 +120,11 @@ def both(weights: str) -> dict[str, str]:
     if weights == "probability":
         return {"score_cam": "score_cam:weights=score"}
     return {"union_cam": "union_cam:region_weights=softmax"}
+
+
+def network(name: str) -> str:
+    """Return the network and pictures of a run, by the name of its records or by the path of its folder."""
+    return NETWORKS.get(name) or PAPER_NETWORKS[Path(name).name]
 
 
 def _n(found: pd.DataFrame) -> int:
@@ -139,7 +158,7 @@ def best(
     text = f"{tables.QUANTITIES[quantity].title.lower()} {order}"
     text += f"; clearly better than {int((pairs['better'] & pairs['clear']).sum())} of {len(pairs)}"
     text += f", beaten by {' and '.join(beaten)}" if beaten else ""
-    return Finding(f"{NETWORKS[name]}{note}", _n(found), text, OF_STANDING[standing(pairs)])
+    return Finding(f"{network(name)}{note}", _n(found), text, OF_STANDING[standing(pairs)])
 
 
 def versus(name: str, quantity: str, method: str, other: str, found: pd.DataFrame | None = None, note="") -> Finding:
@@ -150,7 +169,7 @@ def versus(name: str, quantity: str, method: str, other: str, found: pd.DataFram
     same = values(found, quantity)[[method, other]].dropna()
     none = bool((same[method] == same[other]).all())
     verdict = CONTRADICTED if none else OPEN if not row.clear else HOLDS if row.better else CONTRADICTED
-    return Finding(f"{NETWORKS[name]}{note}", row.n, text + (", 0 on every picture" if none else ""), verdict)
+    return Finding(f"{network(name)}{note}", row.n, text + (", 0 on every picture" if none else ""), verdict)
 
 
 def title(method: str) -> str:
@@ -198,17 +217,17 @@ def _part(quantity: str, with_it: str, without: str):
     return findings
 
 
-def _order_of_table_4():
+def _order_of_table_4(names: Sequence[str] = ("imagenet_500", "theta_sweep_shapes")):
     steps = ["union_cam:theta=0:weighted=False", "union_cam:weighted=False", "union_cam:theta=0", "union_cam"]
-    for name in ("imagenet_500", "theta_sweep_shapes"):
+    for name in names:
         means = values(records(name), "drop minus increase")[steps].mean()
         listed = ", ".join(f"{tables.table_4_title(step)} {mean:.2f}" for step, mean in means.items())
         falls = bool(means.is_monotonic_decreasing and means.is_unique)
-        yield Finding(NETWORKS[name], _n(records(name)), f"drop − increase: {listed}", HOLDS if falls else CONTRADICTED)
+        yield Finding(network(name), _n(records(name)), f"drop − increase: {listed}", HOLDS if falls else CONTRADICTED)
 
 
-def _theta():
-    for name in ("theta_sweep", "theta_sweep_shapes"):
+def _theta(names: Sequence[str] = ("theta_sweep", "theta_sweep_shapes")):
+    for name in names:
         frame = records(name)
         for reading in ("channel", "positive", "map"):
             here = [m for m in frame["method"].unique() if m.endswith(f"percentile_over={reading}")]
@@ -225,7 +244,7 @@ def _theta():
                 above = [int(other.split("theta=")[1].split(":")[0]) > 10 for other in pairs["other"]]
                 sharp = bool((ahead | ~pd.Series(above)).all())
                 verdict = HOLDS if sharp and not behind.any() else CONTRADICTED if behind.any() else OPEN
-            yield Finding(NETWORKS[name], _n(frame), text, verdict)
+            yield Finding(network(name), _n(frame), text, verdict)
 
 
 WORDS = {"channel": "channel's gradient", "positive": "channel's positive gradients", "map": "map's own pixels"}
@@ -323,15 +342,15 @@ def _low_gradients():
 
 
 def _fusion(quantity: str):
-    def findings():
-        frame = photos()
+    def findings(name: str = "region_maps", frame: pd.DataFrame | None = None):
+        frame = photos() if frame is None else frame
         others = [both("softmax").get(method, method) for method in PAPER_METHODS]
         pairs = paired(frame, quantity, "fusion_cam", others)
         beaten = [find_title(row.other) for row in pairs.itertuples() if row.clear and not row.better]
         text = f"clearly better than {int((pairs['better'] & pairs['clear']).sum())} of {len(pairs)}"
         text += f", beaten by {' and '.join(beaten)}" if beaten else ""
         text = f"{tables.QUANTITIES[quantity].title.lower()}: {text}"
-        where = f"{NETWORKS['region_maps']}; all region maps weigh by softmax"
+        where = f"{network(name)}; all region maps weigh by softmax"
         yield Finding(where, _n(frame), text, OF_STANDING[standing(pairs)])
 
     return findings
@@ -351,21 +370,144 @@ def _nothing():
     return iter(())
 
 
+# The same claims on the paper's setup, from the folder of its runs ---------------------------------------------------
+
+
+def _run(folder: Path, name: str) -> str:
+    """Return the path of a finished run of the paper's experiment.
+
+    Raises:
+        _NotRun: there is none, it is not finished, or all its pictures were skipped.
+    """
+    path = folder.resolve() / name
+    made = load(path) if (path / "run.json").exists() else None
+    if made is None or "finished" not in made.info or made.records.empty:
+        raise _NotRun(VOC if name.startswith("voc2007") else ILSVRC)
+    return str(path)
+
+
+class _NotRun(Exception):
+    """The verdict on the paper's setup where the run that decides was not made."""
+
+
+def _paper_table(run: str, quantity: str):
+    def findings(folder: Path):
+        name = _run(folder, run)
+        for weights in ("probability", "softmax"):
+            yield best(name, quantity, both(weights), note=f"; both by {weights}")
+        yield best(name, quantity, note="; Score-CAM by softmax, UnionCAM by probability")
+
+    return findings
+
+
+def _paper_part(quantity: str, without: str):
+    return lambda folder: iter([versus(_run(folder, "ablation"), quantity, "union_cam", without)])
+
+
+def _paper_union(part: str):
+    def findings(folder: Path):
+        name = _run(folder, "ilsvrc2012")
+        yield versus(name, "drop", "union", part, alone(records(name)))
+
+    return findings
+
+
+def _paper_theta(folder: Path):
+    for word, finding in zip(WORDS.values(), _theta([_run(folder, "ablation")]), strict=True):
+        yield replace(finding, where=f"{finding.where}; θ of the {word}")
+
+
+def _paper_place(quantity: str):
+    return lambda folder: iter([best(_run(folder, "voc2007_boxes"), quantity)])
+
+
+def _paper_fusion(quantity: str):
+    def findings(folder: Path):
+        name = _run(folder, "ilsvrc2012")
+        return _fusion(quantity)(name, records(name))
+
+    return findings
+
+
+def _paper_fusion_and_union(folder: Path):
+    name = _run(folder, "ilsvrc2012")
+    yield versus(name, "drop", "fusion_cam", "union_cam:region_weights=softmax", note="; both by softmax")
+    yield versus(name, "drop", "fusion_cam:region_weights=score", "union_cam", note="; both by probability")
+    yield versus(name, "drop", "fusion_cam", "union_cam", note="; unlike region maps")
+
+
+def _paper_fusion_theta(folder: Path):
+    name = _run(folder, "ablation")
+    swept = [method for method in records(name)["method"].unique() if method.startswith("fusion_cam:theta=")]
+    best_two = ["fusion_cam:theta=10", "fusion_cam:theta=20"]
+    others = [method for method in swept if method not in best_two]
+    pairs = tables.couples(records(name), "drop", [(method, other) for method in best_two for other in others])
+    ahead, behind = (int((pairs["clear"] & side).sum()) for side in (pairs["better"], ~pairs["better"]))
+    means = values(records(name), "drop")[swept].mean()
+    text = f"θ = 10 and 20 are clearly better in {ahead} and clearly worse in {behind} of {len(pairs)} comparisons; "
+    text += f"lowest drop at θ = {means.idxmin().split('theta=')[1]}"
+    yield Finding(network(name), _n(records(name)), text, OF_STANDING[standing(pairs)])
+
+
+ONE_PICTURE = "not run: needs the paper's own picture, which it does not name"
+
+
 CLAIMS = (
-    Claim("lowest average drop", "abstract, Table 1", "drop against the four others", ILSVRC, _table_1),
-    Claim("highest average increase", "Table 1", "increase against the four others", ILSVRC, _table_1_increase),
     Claim(
-        "lowest average drop on pictures with several objects", "Table 2", "drop against the four others", VOC, _table_2
+        "lowest average drop",
+        "abstract, Table 1",
+        "drop against the four others",
+        ILSVRC,
+        _table_1,
+        _paper_table("ilsvrc2012", "drop"),
     ),
-    Claim("best insertion", "abstract, Table 3", "insertion against the four others", ILSVRC, _table_3("insertion")),
-    Claim("best deletion", "abstract, § 5", "deletion against the four others", ILSVRC, _table_3("deletion")),
-    Claim("best insertion − deletion", "Table 3", "overall against the four others", ILSVRC, _table_3("overall")),
+    Claim(
+        "highest average increase",
+        "Table 1",
+        "increase against the four others",
+        ILSVRC,
+        _table_1_increase,
+        _paper_table("ilsvrc2012", "increase"),
+    ),
+    Claim(
+        "lowest average drop on pictures with several objects",
+        "Table 2",
+        "drop against the four others",
+        VOC,
+        _table_2,
+        _paper_table("voc2007", "drop"),
+    ),
+    Claim(
+        "best insertion",
+        "abstract, Table 3",
+        "insertion against the four others",
+        ILSVRC,
+        _table_3("insertion"),
+        _paper_table("ilsvrc2012", "insertion"),
+    ),
+    Claim(
+        "best deletion",
+        "abstract, § 5",
+        "deletion against the four others",
+        ILSVRC,
+        _table_3("deletion"),
+        _paper_table("ilsvrc2012", "deletion"),
+    ),
+    Claim(
+        "best insertion − deletion",
+        "Table 3",
+        "overall against the four others",
+        ILSVRC,
+        _table_3("overall"),
+        _paper_table("ilsvrc2012", "overall"),
+    ),
     Claim(
         "denoising lowers the drop",
         "Table 4",
         "drop with minus without",
         ILSVRC,
         _part("drop", "union_cam", "union_cam:theta=0"),
+        _paper_part("drop", "union_cam:theta=0"),
     ),
     Claim(
         "weighting lowers the drop",
@@ -373,6 +515,7 @@ CLAIMS = (
         "drop with minus without",
         ILSVRC,
         _part("drop", "union_cam", "union_cam:weighted=False"),
+        _paper_part("drop", "union_cam:weighted=False"),
     ),
     Claim(
         "denoising raises the increase",
@@ -380,6 +523,7 @@ CLAIMS = (
         "increase with minus without",
         ILSVRC,
         _part("increase", "union_cam", "union_cam:theta=0"),
+        _paper_part("increase", "union_cam:theta=0"),
     ),
     Claim(
         "weighting raises the increase",
@@ -387,12 +531,39 @@ CLAIMS = (
         "increase with minus without",
         ILSVRC,
         _part("increase", "union_cam", "union_cam:weighted=False"),
+        _paper_part("increase", "union_cam:weighted=False"),
     ),
-    Claim("each part lowers drop − increase", "Table 4", "the order of four means", ILSVRC, _order_of_table_4),
-    Claim("θ = 10 is best, sharply worse above", "Figure 8", "drop − increase, θ = 10 against every θ", ILSVRC, _theta),
-    Claim("the union is better than the region map", "§ 3.2", "drop, each map alone", ILSVRC, _union_alone("region")),
     Claim(
-        "the union is better than the denoised map", "§ 3.2", "drop, each map alone", ILSVRC, _union_alone("denoised")
+        "each part lowers drop − increase",
+        "Table 4",
+        "the order of four means",
+        ILSVRC,
+        _order_of_table_4,
+        lambda folder: _order_of_table_4([_run(folder, "ablation")]),
+    ),
+    Claim(
+        "θ = 10 is best, sharply worse above",
+        "Figure 8",
+        "drop − increase, θ = 10 against every θ",
+        ILSVRC,
+        _theta,
+        _paper_theta,
+    ),
+    Claim(
+        "the union is better than the region map",
+        "§ 3.2",
+        "drop, each map alone",
+        ILSVRC,
+        _union_alone("region"),
+        _paper_union("region"),
+    ),
+    Claim(
+        "the union is better than the denoised map",
+        "§ 3.2",
+        "drop, each map alone",
+        ILSVRC,
+        _union_alone("denoised"),
+        _paper_union("denoised"),
     ),
     Claim(
         "the selection takes the better map", "§§ 1, 3.3", "probability that the selected map keeps", PROVED, _selection
@@ -403,14 +574,23 @@ CLAIMS = (
         "mass on the object against the plain sum, which knows no class",
         ILSVRC,
         _two_classes,
+        ONE_PICTURE,
     ),
-    Claim("finds both of two objects, unlike others", "Figure 7", "best IoU with both masks", ILSVRC, _two_instances),
+    Claim(
+        "finds both of two objects, unlike others",
+        "Figure 7",
+        "best IoU with both masks",
+        ILSVRC,
+        _two_instances,
+        ONE_PICTURE,
+    ),
     Claim(
         "locates objects more accurately",
         "§ 4.3",
         "mass on the object against the four others",
         ILSVRC,
         _place("energy", "truth/scenes", "truth/mosaics", "truth/shapes"),
+        _paper_place("energy"),
     ),
     Claim(
         "captures complete object regions",
@@ -418,9 +598,15 @@ CLAIMS = (
         "IoU at 0.5 against the four others",
         ILSVRC,
         _place("iou", "truth/scenes", "truth/shapes"),
+        _paper_place("iou"),
     ),
     Claim(
-        "less noise than Group-CAM and Score-CAM", "abstract, § 4.3", "complexity, the mean of the map", ILSVRC, _noise
+        "less noise than Group-CAM and Score-CAM",
+        "abstract, § 4.3",
+        "complexity, the mean of the map",
+        ILSVRC,
+        _noise,
+        "not run: needs a run with the metric adcc, which holds the complexity",
     ),
     Claim(
         "Eq. 3 avoids large weights in small areas", "§ 3.1", "the total weight of a channel", PROVED, _small_gradients
@@ -431,6 +617,7 @@ CLAIMS = (
         "where the smallest tenth lies, against all positions",
         ILSVRC,
         _low_gradients,
+        "not run: needs the gradients, which no record holds",
     ),
     Claim("1.16 s and 2.22 GB an image", "§ 4.2", "seconds and memory", "not run: needs an NVIDIA RTX A6000", _nothing),
     Claim(
@@ -446,6 +633,7 @@ CLAIMS = (
         "drop against the five others",
         ILSVRC,
         _fusion("drop"),
+        _paper_fusion("drop"),
     ),
     Claim(
         "Fusion-CAM has the best insertion",
@@ -453,6 +641,7 @@ CLAIMS = (
         "insertion against the five others",
         ILSVRC,
         _fusion("insertion"),
+        _paper_fusion("insertion"),
     ),
     Claim(
         "Fusion-CAM has the best deletion",
@@ -460,6 +649,7 @@ CLAIMS = (
         "deletion against the five others",
         ILSVRC,
         _fusion("deletion"),
+        _paper_fusion("deletion"),
     ),
     Claim(
         "Fusion-CAM outperforms UnionCAM",
@@ -467,6 +657,7 @@ CLAIMS = (
         "drop on the same region map",
         ILSVRC,
         _fusion_and_union,
+        _paper_fusion_and_union,
     ),
     Claim(
         "Fusion-CAM is best at θ = 10 to 20",
@@ -474,14 +665,57 @@ CLAIMS = (
         "drop against every θ",
         "not run: no sweep of Fusion-CAM's θ is recorded",
         _nothing,
+        _paper_fusion_theta,
     ),
 )
 
 
-def verdicts() -> pd.DataFrame:
-    """Return a row for each finding: the claim, its measure, the result, and the two verdicts at `tables.LEVEL`."""
+def on_paper(folder: str | Path) -> pd.DataFrame:
+    """Return a row for each finding on the paper's setup, from the finished runs of `paper.reproduce` in a folder.
+
+    Its columns are the claim's number in `no.`, `claim`, `network and pictures`, `N`, `found` and `verdict`.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
     rows = []
     for number, claim in enumerate(CLAIMS, 1):
+        for found in _on_paper(claim, _folder(folder))[1]:
+            rows.append((number, claim.text, found.where, found.n, found.found, found.verdict))
+    return pd.DataFrame(rows, columns=["no.", "claim", "network and pictures", "N", "found", "verdict"])
+
+
+def _folder(path: str | Path) -> Path:
+    if not Path(path).is_dir():
+        raise NotADirectoryError(f"There is no folder {path}; it is the one that `make paper` fills.")
+    return Path(path)
+
+
+def _on_paper(claim: Claim, folder: Path) -> tuple[str, list[Finding]]:
+    """Return the verdict on the paper's setup, and the results that decide it; none if nothing was run."""
+    if isinstance(claim.on_paper, str):
+        return claim.on_paper or claim.paper, []
+    try:
+        found = list(claim.on_paper(folder))
+    except _NotRun as verdict:
+        return str(verdict), []
+    return " · ".join(f"{each.verdict} ({each.where}, N = {each.n:,})" for each in found), found
+
+
+def verdicts(paper: str | Path | None = None) -> pd.DataFrame:
+    """Return a row for each finding: the claim, its measure, the result, and the two verdicts at `tables.LEVEL`.
+
+    Args:
+        paper: folder of the paper's experiment, as `paper.reproduce` makes it. The finished runs in it decide the
+            verdicts on the paper's setup. Without it, and for a claim whose run is not there, the verdict says what is
+            needed.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
+    """
+    rows = []
+    for number, claim in enumerate(CLAIMS, 1):
+        on_the_papers = claim.paper if paper is None else _on_paper(claim, _folder(paper))[0]
         for finding in list(claim.findings()) or [Finding("", 0, "", "not run")]:
             rows.append(
                 {
@@ -489,7 +723,7 @@ def verdicts() -> pd.DataFrame:
                     "claim": claim.text,
                     "source": claim.source,
                     "measure": claim.measure,
-                    "on the paper's setup": claim.paper,
+                    "on the paper's setup": on_the_papers,
                     "network and pictures": finding.where,
                     "N": finding.n or "",
                     "found": finding.found,

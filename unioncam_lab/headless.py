@@ -179,7 +179,7 @@ def execute(
     notebooks: Sequence[Path],
     out: Path,
     figures: Path = FIGURES,
-    parameters: Mapping[str, object] | None = None,
+    parameters: Mapping[str, object] | Callable[[Path], Mapping[str, object]] | None = None,
     jobs: int | None = None,
 ) -> list[Executed]:
     """Execute notebooks and write out/NAME.ipynb, out/NAME.html, and an index page of all notebooks in that folder.
@@ -193,7 +193,7 @@ def execute(
         out: folder for the copies and pages.
         figures: folder where the notebooks save their pictures.
         parameters: values for variables of the cells tagged `parameters`; each notebook takes the values that it knows,
-            as `values_for` reads them.
+            as `values_for` reads them. Or a function from a notebook's file to its values.
         jobs: how many notebooks run at a time; by default as many as there are cores, and memory for. They share the
             cores, unless OMP_NUM_THREADS is set.
 
@@ -249,9 +249,13 @@ def keep_seconds(out: str | Path):
             nbformat.write(notebook, path)
 
 
-def _values_for_each(notebooks: Sequence[Path], given: Mapping[str, object]) -> dict[Path, dict[str, object]]:
-    values = {path: values_for(path, given) if given else {} for path in notebooks}
-    if unknown := [name for name in given if not any(name in each for each in values.values())]:
+def _values_for_each(
+    notebooks: Sequence[Path], parameters: Mapping[str, object] | Callable[[Path], Mapping[str, object]]
+) -> dict[Path, dict[str, object]]:
+    given = {path: parameters(path) if callable(parameters) else parameters for path in notebooks}
+    values = {path: values_for(path, own) if own else {} for path, own in given.items()}
+    names = dict.fromkeys(name for own in given.values() for name in own)
+    if unknown := [name for name in names if not any(name in each for each in values.values())]:
         known = {name for path in notebooks for name in papermill.inspect_notebook(path)}
         raise ValueError(f"No notebook here has the parameter {unknown[0]!r}; there are {', '.join(sorted(known))}.")
     return values
