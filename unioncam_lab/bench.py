@@ -429,6 +429,7 @@ class Rate:
     """How fast a run explained pictures, once each process had finished its first one.
 
     Attributes:
+        backend: the backend that computed the passes without gradient.
         pictures_per_second: from reading the JPEG file to the line in the journal.
         first_seconds: time until each process had finished its first picture, in which the backend is built, and a
             worker also loads the classifier.
@@ -450,6 +451,7 @@ class Rate:
     for a run with workers. Those of a GPU are None without one, and `growth_mib` for fewer than SETTLED + 20 pictures.
     """
 
+    backend: str
     pictures_per_second: float
     first_seconds: float
     seconds: float
@@ -492,8 +494,13 @@ def pipeline(load: Load) -> Rate:
         made = experiment.run(setup, out=out, runner=_metered(_runner(load), load, found))
         for name, reason in made.info["skipped"].items():
             raise RuntimeError(f"{name} was skipped, so nothing was measured: {reason}")
-        record_bytes = (out / "records.parquet").stat().st_size / load.pictures
-        return Rate(seconds=time.perf_counter() - start, record_bytes=record_bytes, processes_before=before, **found)
+        return Rate(
+            backend=made.info["started"][-1]["backend"],
+            seconds=time.perf_counter() - start,
+            record_bytes=(out / "records.parquet").stat().st_size / load.pictures,
+            processes_before=before,
+            **found,
+        )
 
 
 def _runner(load: Load) -> Runner:
@@ -709,7 +716,7 @@ def rate_table(rates: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame(
         {
             "workers": rates.workers.map(lambda workers: workers or "none"),
-            "precision": rates.precision,
+            "backend": rates.backend + " " + rates.precision,
             "pictures": rates.pictures,
             "pictures/s": rates.pictures_per_second.map("{:.3g}".format),
             "s a picture": (1 / rates.pictures_per_second).map("{:.3g}".format),
