@@ -47,9 +47,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """Say nothing when a client has gone."""
+
+
 @pytest.fixture
 def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         server.asked, server.mode = [], "ranges"
         server.wanted = Archive(f"http://127.0.0.1:{server.server_address[1]}/a.tar", "a.tar", MD5)
         thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))

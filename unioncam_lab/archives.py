@@ -167,7 +167,7 @@ def devkit_labels(devkit: Path) -> dict[int, str]:
     from scipy.io import loadmat  # it is needed for this only
 
     try:
-        with tarfile.open(devkit) as tar:
+        with tarfile.open(devkit, "r:gz") as tar:
             found = {Path(member.name).name: tar.extractfile(member) for member in tar if member.isfile()}
             meta = loadmat(found["meta.mat"], squeeze_me=True, struct_as_record=False)
             # A synset with children is no class of a network, but stands for the classes below it.

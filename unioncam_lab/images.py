@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from numbers import Real
@@ -22,6 +24,9 @@ from unioncam_lab.archives import Member, kind, opened, printable
 Fit = Literal["square", "center-crop"]
 SceneKind = Literal["one", "two of a class", "two classes"]
 WHITES = {2**bits - 1 for bits in range(8, 17)}  # the values of white that a TIFF's tags can state
+# What Pillow raises for broken files, besides UnidentifiedImageError.
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, RuntimeError, struct.error, zlib.error)
+BROKEN += (Image.DecompressionBombError,)
 DARK = 4096  # 16 bits that stay below may be 12, or fewer
 
 
@@ -172,7 +177,7 @@ def load_photo(path: str | Path | Member, size: int = 224, fit: Fit = "square", 
         what = kind(file.read_bytes()[:512])
         reason = f"cannot identify image file{': ' + what if what else ''}"
         raise ValueError(f"The photo {name} cannot be used: {reason}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"The photo {name} cannot be used: {reason}") from error
 
