@@ -18,7 +18,7 @@ from runs import tiny_setup, write_list
 from torchvision import models
 from torchvision.models import vgg
 
-from unioncam_lab import cluster, experiment, findings, headless, paper, store, tables
+from unioncam_lab import cache, cluster, experiment, findings, headless, paper, store, tables
 from unioncam_lab.__main__ import main
 from unioncam_lab.classifiers import LabProtocol
 from unioncam_lab.datasets import LISTS
@@ -282,6 +282,20 @@ def test_the_pace_grows_with_the_methods_and_loading_is_no_part_of_it(folder, tm
     assert pace.picture == 2 * len(methods)
     assert pace.start == 30
     assert len(list(Journal(tmp_path / "a_run" / "journal.jsonl").entries())) == 3
+
+
+def test_nothing_is_read_from_the_cache_while_a_pace_is_measured(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNIONCAM_CACHE", str(tmp_path / "kept"))
+    folders = []
+
+    def runner(_setup, missing):
+        folders.append(cache.folder())
+        yield from ()
+
+    part = paper.Part("a_run", "", tiny_setup(folder, methods=["grad_cam"], metrics=["drop"], limit=1))
+    assert paper.measure(part, tmp_path, runner) == paper.Pace(0, 0, 0)
+    assert folders == [None]
+    assert cache.folder() == tmp_path / "kept"
 
 
 def test_workers_that_end_together_are_no_faster_than_they_are(folder, tmp_path):

@@ -9,6 +9,7 @@
 One masked pass over a picture serves all methods of a run. So methods with the same pictures and metrics share a run.
 """
 
+import os
 import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
+from unittest import mock
 
 from unioncam_lab import findings, headless, store, tables
 from unioncam_lab.classifiers import LabProtocol, load_classifier
@@ -169,7 +171,8 @@ def measure(
     """Compute the next pictures of a run, 3 for each worker, and return its pace. The run keeps the pictures.
 
     Skipped pictures take part in the pace, but they do not count among the 3. What happens before the first picture,
-    such as loading the network, is not part of a picture's time.
+    such as loading the network, is not part of a picture's time. Nothing is read from the cache, which another run on
+    the same first pictures has just filled.
 
     Args:
         part: the part.
@@ -193,7 +196,7 @@ def measure(
                 if computed == MEASURED * workers and len(times) < len(missing):
                     raise _Measured
 
-    with suppress(_Measured):
+    with suppress(_Measured), mock.patch.dict(os.environ, UNIONCAM_CACHE="off"):
         run(part.setup, out=out / part.name, runner=first_ones, elsewhere=elsewhere)
     if not times:
         return Pace(0.0, 0.0, 0.0)
