@@ -4,10 +4,12 @@ import errno
 import multiprocessing
 import os
 import pickle
+import queue
 import random
 import re
 import resource
 import signal
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -27,7 +29,7 @@ from unioncam_lab import engine, experiment, methods
 from unioncam_lab.classifiers import LabProtocol, as_classifier, from_model
 from unioncam_lab.datasets import LISTS
 from unioncam_lab.engine import accelerate
-from unioncam_lab.experiment import ENGINE, Setup, explain_picture, run, serial, table_setup
+from unioncam_lab.experiment import ENGINE, Setup, explain_picture, read_ahead, run, serial, table_setup
 from unioncam_lab.images import Picture, blur, load_photo
 from unioncam_lab.methods import find_method, grad_cam
 from unioncam_lab.metrics import SEEDS, adcc, evaluate, localize
@@ -371,6 +373,47 @@ def test_a_runner_gets_the_pictures_that_are_missing_and_is_closed(folder, tmp_p
     whole = tiny_run(folder, limit=4)
     assert run(tiny_setup(folder, limit=4), out=tmp_path, runner=runner).records["image"].nunique() == 4
     assert events == [list(whole.records["image"].unique()[2:]), "closed"]
+
+
+def _readers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("reads")]
+
+
+def test_pictures_are_read_while_another_one_is_computed(folder):
+    """Those that follow are read in their order, as many as AHEAD says; each is what it is without reading ahead."""
+    setup = tiny_setup(folder, methods=["grad_cam"])
+    plain, begun = setup.available()[:6], queue.Queue()
+
+    def read(picture, size, fit):
+        begun.put(picture.id)
+        if picture is plain[4]:
+            raise OSError("the disk is gone")
+        return picture.read(size, fit)
+
+    with setup.open() as laboratory:
+        ahead = read_ahead(laboratory, [replace(picture, read=partial(read, picture)) for picture in plain])
+        first = next(ahead)
+        waited_for = {begun.get(timeout=60) for _ in range(1 + experiment.AHEAD)}
+        assert waited_for == {picture.id for picture in plain[: 1 + experiment.AHEAD]}
+        assert begun.empty()
+        followed = [first, *ahead]
+        assert [picture.id for picture in followed] == [picture.id for picture in plain]
+        entries = [explain_picture(laboratory, picture) for picture in followed]
+        for entry, picture in zip(entries, plain, strict=True):
+            if picture is plain[4]:
+                assert entry["skipped"] == "the disk is gone"
+            else:
+                assert entry["rows"][0]["drop"] == explain_picture(laboratory, picture)["rows"][0]["drop"]
+    assert _readers() == []
+
+
+def test_a_run_that_is_stopped_leaves_no_thread(folder):
+    setup = tiny_setup(folder, methods=["grad_cam"])
+    entries = serial(setup, setup.available())
+    next(entries)
+    assert _readers()
+    entries.close()
+    assert _readers() == []
 
 
 @pytest.mark.parametrize(

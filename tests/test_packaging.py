@@ -38,6 +38,7 @@ USED = {
     "nbval": "--nbval-lax",
     "pytest-xdist": "pytest -n 2",
     "ruff": "ruff check",
+    "bokeh": 'find_spec("bokeh")',
     "ty": "ty check",
     "uv": "uv pip compile",
 }
@@ -158,6 +159,7 @@ def sources():
         "app.py": ["notebooks"],
         "backends.py": ["lab", "ncnn"],
         "bench.py": ["bench"],
+        "cluster.py": ["cluster"],
         "headless.py": ["notebooks"],
         "launch.py": ["notebooks"],
         "style.py": ["notebooks"],

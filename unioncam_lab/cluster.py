@@ -33,9 +33,11 @@ from distributed.protocol import pickle
 from distributed.utils import silence_logging_cmgr
 from tqdm.auto import tqdm
 
-from unioncam_lab import progress_disabled
+from unioncam_lab import methods, progress_disabled
+from unioncam_lab.archives import Member
 from unioncam_lab.experiment import Laboratory, Runner, Setup, being_read, explain_picture, hash_weights
 from unioncam_lab.images import Picture
+from unioncam_lab.methods import METHODS, NEED_REGIONS
 from unioncam_lab.provenance import PACKAGES, code_hash, installed_version
 
 log = logging.getLogger(__name__)  # each warning is one line on stderr
@@ -117,15 +119,19 @@ def _entries(
 
 
 def _packed(setup: Setup) -> bytes:
-    """Return the Setup as bytes. If no module has the class of its network, as in a notebook, the class comes along."""
+    """Return the Setup and the user's own methods as bytes. A class or a method that a notebook defines comes along."""
+    own = {name: function for name, function in METHODS.items() if function.__module__ != methods.__name__}
     try:
-        return pickle.dumps(setup)
+        return pickle.dumps((setup, own, NEED_REGIONS & own.keys()))
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise ValueError(
-            f"The classifier {type(setup.classifier).__name__} cannot be sent to another process ({reason}): name a "
-            "function that makes it, as in classifier='my_file:my_network', or run without workers."
+            f"The classifier {type(setup.classifier).__name__} cannot be sent to a worker ({_line(error)}): name "
+            "a function that makes it, as in classifier='my_file:my_network', or run without workers."
         ) from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 @dataclass(frozen=True)
@@ -135,15 +141,16 @@ class _Surroundings:
     code: str
     packages: dict[str, str]
     weights: str | None  # None: they are those of this machine
-    file: Path | None  # of the first picture
+    file: Path | None  # of the first picture, or the archive that holds it
     bytes: int
 
 
 def _surroundings(setup: Setup, chosen: Sequence[Picture], scheduler: str | None) -> _Surroundings:
-    file = next((picture.file for picture in chosen if picture.file and picture.file.is_file()), None)
+    places = (p.file.archive if isinstance(p.file, Member) else p.file for p in chosen)
+    file = next((place for place in places if place and os.path.isfile(place)), None)
     weights = hash_weights(setup.load_classifier()) if scheduler else None
     packages = {name: _version(name) for name in PACKAGES}
-    return _Surroundings(CODE, packages, weights, file, file.stat().st_size if file else 0)
+    return _Surroundings(CODE, packages, weights, file, os.path.getsize(file) if file else 0)
 
 
 def _version(package: str) -> str:
@@ -185,7 +192,10 @@ class _Worker(WorkerPlugin):
     def _open(self, decided: dict[str, Any]) -> Laboratory:
         if self.laboratory is None:
             self._check_code()
-            setup = replace(pickle.loads(self.packed), **decided)
+            setup, own, need_regions = pickle.loads(self.packed)
+            METHODS.update(own)
+            NEED_REGIONS.update(need_regions)
+            setup = replace(setup, **decided)
             classifier = setup.load_classifier()
             self._check_weights(classifier)
             self.laboratory = setup.open(classifier)
@@ -204,7 +214,7 @@ class _Worker(WorkerPlugin):
                     "from the same requirements.lock."
                 )
         file = self.expected.file
-        if file and not (file.is_file() and file.stat().st_size == self.expected.bytes):
+        if file and not (os.path.isfile(file) and os.path.getsize(file) == self.expected.bytes):
             raise RuntimeError(
                 f"The worker at {self.address} does not see {file} as it is here: each machine needs the pictures "
                 "under the same path."
@@ -254,11 +264,9 @@ def _local(setup: Setup, workers: int | None) -> Generator[Client, None, None]:
     nanny |= {"dashboard_address": None, "silence_logs": logging.CRITICAL}
     dashboard = "127.0.0.1:0" if find_spec("bokeh") else None
     options = {"host": "127.0.0.1", "dashboard": dashboard is not None, "dashboard_address": dashboard}
-    config = {
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.nanny.pre-spawn-environ": {name: own[0][name] for name in LIBRARIES},
-    }
+    config = {"distributed.scheduler.allowed-failures": 0}  # the first death of a worker is told
     with _environment_kept(), dask.config.set(config), ExitStack() as stack:
+        os.environ.update({name: own[0][name] for name in LIBRARIES})  # read when the workers import torch
         try:
             with _interrupts_blocked():
                 cluster = stack.enter_context(
@@ -299,7 +307,7 @@ def _tell(sentence: str):
 
 @contextmanager
 def _environment_kept() -> Generator[None, None, None]:
-    """Restore the environment variables, which dask sets in this process, too, before it starts a worker."""
+    """Restore the environment variables, which the workers inherit from this process."""
     before = dict(os.environ)
     try:
         yield
@@ -335,7 +343,9 @@ def _registered(client: Client, worker: _Worker) -> Generator[str, None, None]:
     except (CancelledError, CommClosedError):
         raise
     except Exception as error:
-        raise RuntimeError(f"A worker cannot use the project's code, which must be installed there: {error}") from error
+        raise RuntimeError(
+            f"A worker cannot use the project ({_line(error)}): the same commit and packages are needed there."
+        ) from error
     try:
         yield name
     finally:
@@ -362,8 +372,10 @@ class _Crew:
                 picture = self.flying.pop(future)
                 try:
                     yield future.result(self.patience)
-                except TimeoutError:  # the worker died with the result, and another one computes it again
-                    self.flying[future] = picture
+                except TimeoutError:
+                    if future.status == "error":
+                        raise
+                    self.flying[future] = picture  # its worker died with the result: it is computed again
                 except KilledWorker as killed:
                     tries[picture.id] += killed.allowed_failures + 1
                     if alone and tries[picture.id] >= TRIES:
@@ -382,16 +394,16 @@ class _Crew:
         raise RuntimeError(f"A worker ended {TRIES} times while it loaded the classifier. {GOES_ON}")
 
     def _submit(self, waiting: deque[Picture], suspects: deque[Picture], decided: dict) -> bool:
-        """Submit as many pictures as there is room for. Return whether it is one that may have ended a worker.
+        """Submit as many pictures as there is room for. Return whether one alone is being computed.
 
-        Such a suspect is computed while no other picture is, so that no picture is blamed for its neighbour.
+        So is one that may have ended a worker, so that no picture is blamed for its neighbour.
         """
         if suspects:
             batch = [] if self.flying else [suspects.popleft()]
         else:
-            room = sum(min(IN_HAND, threads) for threads in self.client.nthreads().values()) or 1
+            room = sum(min(IN_HAND, threads) for threads in self._threads()) or 1
             batch = [waiting.popleft() for _ in range(min(len(waiting), room - len(self.flying)))]
-        alone = bool(suspects or batch) and not self.flying and len(batch) == 1
+        alone = len(batch) == 1 and not self.flying
         for picture in batch:
             self.flying[self.client.submit(_explain, self.name, picture, decided, pure=False)] = picture
         return alone
@@ -406,7 +418,14 @@ class _Crew:
             with suppress(TimeoutError), self.client.as_current():
                 done = wait(futures or list(self.flying), timeout=1, return_when="FIRST_COMPLETED").done
                 return sorted(done, key=lambda future: future.status == "error")
-            if self.client.nthreads():
+            if self._threads():
                 last = time.monotonic()
             elif time.monotonic() - last > self.patience:
                 raise RuntimeError(f"No worker has been left for {self.patience:.0f} seconds. {GOES_ON}")
+
+    def _threads(self) -> list[int]:
+        """Return the number of threads of each worker that there is."""
+        try:
+            return list(self.client.nthreads().values())
+        except (OSError, AttributeError) as error:  # the client has no scheduler any more
+            raise CommClosedError from error

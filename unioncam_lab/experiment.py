@@ -437,7 +437,8 @@ def run(
         setup: the options of the run.
         pictures: the pictures to explain; by default those that the Setup chooses from its dataset.
         out: folder of the run, which is made if it does not exist; a temporary folder if None.
-        runner: computes the entries of the missing pictures; `serial` by default.
+        runner: computes the entries of the missing pictures; `serial` by default, and `cluster.runner` does it in many
+            processes.
         elsewhere: continue the run on a machine that does not support the backend, chunk and threads of its beginning.
             The numbers may then differ in their last digits; the column `start` tells which rows.
 
