@@ -8,6 +8,7 @@ A worker opens the Laboratory of the Setup once. It reads its next picture while
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -47,6 +48,10 @@ IN_HAND = 2  # pictures of a worker: it computes one and reads the other
 ANSWER = 5  # seconds in which a scheduler must answer
 LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # read when torch and numpy are imported
 GOES_ON = "What was computed is kept, and the same command goes on from there."
+NOT_STARTED = (
+    "The workers did not start: a script must call `run` below `if __name__ == '__main__':`, because each worker "
+    "imports the script."
+)
 CODE = code_hash()  # of the code that this process has imported; the files may change later
 
 
@@ -254,6 +259,8 @@ def _explain(name: str, picture: Picture, decided: dict[str, Any]) -> dict:
 @contextmanager
 def _local(setup: Setup, workers: int | None) -> Generator[Client, None, None]:
     """Start workers on this machine; they end with this process, however it ends."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # this is a worker that imports the script
+        raise RuntimeError(NOT_STARTED)
     devices = _devices(setup)
     count = workers or len(devices) or CPU_COUNT
     own = environments(count, torch.get_num_threads(), devices)
@@ -277,10 +284,7 @@ def _local(setup: Setup, workers: int | None) -> Generator[Client, None, None]:
                     )
                 )
         except RuntimeError as error:
-            raise RuntimeError(
-                "The workers did not start: a script must call `run` below `if __name__ == '__main__':`, because each "
-                "worker imports the script."
-            ) from error
+            raise RuntimeError(NOT_STARTED) from error
         told = f"{count} workers compute, with {threads} threads each"
         _tell(f"{told}; watch them at {cluster.dashboard_link}" if dashboard else told)
         yield stack.enter_context(Client(cluster, set_as_default=False))
