@@ -25,6 +25,7 @@ from runs import TINY_METHODS, eager_tiny, same, tiny_setup
 from tiny import TinyClassifier
 
 from unioncam_lab import cluster
+from unioncam_lab.__main__ import main
 from unioncam_lab.cluster import environments, runner
 from unioncam_lab.datasets import pictures
 from unioncam_lab.experiment import ENGINE, Setup, run
@@ -99,14 +100,16 @@ def test_the_gpus_are_those_that_this_process_may_use(monkeypatch, visible, devi
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "workers is 0; it is a number of processes, 1 or more."),
-        ({"workers": 2, "scheduler": "tcp://a:1"}, "Both 2 workers and the scheduler tcp://a:1 are given"),
+        (["--workers", "0"], "workers is 0; it is a number of processes, 1 or more."),
+        (["--workers", "2", "--scheduler", "tcp://a:1"], "Both 2 workers and the scheduler tcp://a:1 are given"),
     ],
 )
-def test_a_wrong_number_of_workers_is_one_sentence(options, message):
-    with pytest.raises(ValueError, match=re.escape(message)) as refused:
-        runner(**options)
-    assert "\n" not in str(refused.value)
+def test_a_wrong_number_of_workers_is_one_sentence_before_anything_is_made(tmp_path, capsys, options, message):
+    assert main(["run", "--out", str(tmp_path / "run"), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_scheduler_that_does_not_answer_is_one_sentence(folder, tmp_path, monkeypatch):

@@ -112,9 +112,9 @@ def _entries(
 ) -> Generator[dict, None, None]:
     if not chosen:
         return
-    worker = _Worker(_packed(setup), _surroundings(setup, chosen, scheduler))
     where = f"The scheduler {scheduler}" if scheduler else "The scheduler of the workers"
     with silence_logging_cmgr(logging.CRITICAL), ExitStack() as stack:
+        worker = _Worker(_packed(setup), _surroundings(setup, chosen, scheduler))
         client = stack.enter_context(_remote(scheduler) if scheduler else _local(setup, workers))
         try:
             with _registered(client, worker) as name:
