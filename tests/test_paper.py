@@ -7,6 +7,7 @@ import re
 import shutil
 import urllib.error
 from dataclasses import asdict, fields
+from functools import partial
 from typing import get_args
 
 import archives
@@ -17,6 +18,7 @@ import torch
 from runs import tiny_setup, write_list
 from torchvision import models
 from torchvision.models import vgg
+from torchvision.transforms._presets import ImageClassification
 
 from unioncam_lab import cache, cluster, experiment, findings, headless, paper, store, tables
 from unioncam_lab.__main__ import main
@@ -39,11 +41,13 @@ class SlimVGG(vgg.VGG):
 
 @pytest.fixture(scope="module")
 def vgg16(tmp_path_factory):
-    """torchvision makes a slim VGG16, and its weights file is in the download folder. Nothing is in the cache."""
+    """torchvision makes a slim VGG16 for images of 64 pixels, and its weights file is in the download folder."""
     hub = tmp_path_factory.mktemp("hub")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(vgg.cfgs, "D", SLIM)
         patch.setattr(vgg, "VGG", SlimVGG)
+        small = partial(ImageClassification, crop_size=64)
+        patch.setattr(models.VGG16_Weights.DEFAULT.value, "transforms", small)
         patch.setenv("TORCH_HOME", str(hub))
         torch.manual_seed(0)
         network = models.vgg16(weights=None)
@@ -55,6 +59,8 @@ def vgg16(tmp_path_factory):
         folder = hub / "hub" / "checkpoints"
         folder.mkdir(parents=True)
         torch.save(network.state_dict(), folder / models.VGG16_Weights.DEFAULT.url.split("/")[-1])
+        # Backends need not be measured on so small a network.
+        patch.setattr(paper, "table_setup", partial(experiment.table_setup, backend="eager", chunk=16, threads=1))
         yield
 
 

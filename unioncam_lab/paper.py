@@ -470,7 +470,7 @@ def write_report(out: Path) -> Path:
             shown = tables.beside_paper(tables.summary(made.records, list(tables.published(table))), table)
         else:
             shown = tables.in_the_papers_layout(made.records, table)
-        text.append(shown.rename_axis(["", ""]).reset_index().to_markdown(index=False))
+        text.append(shown.rename_axis(["quantity", "row"]).reset_index().to_markdown(index=False))
     text += ["## Claims", findings.on_paper(out).to_markdown(index=False)]
     path = out / "report.md"
     store.write(path, "\n\n".join([*text, ""]).encode())
