@@ -1,17 +1,26 @@
 """Tests of the data sets: their lists and pictures, the sampling, and pickling between processes."""
 
 import hashlib
+import json
+import os
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 
+import archives as made
 import numpy as np
 import pytest
 import torch
 from PIL import Image, features
+from runs import stopped_run, tiny_run, tiny_setup
+from tiny import TinyClassifier
+from torchvision.models import VGG16_Weights
 
+from unioncam_core import capture
+from unioncam_lab.__main__ import main
+from unioncam_lab.classifiers import LabProtocol
 from unioncam_lab.datasets import (
     LISTS,
     OTHER_SUFFIXES,
@@ -19,13 +28,20 @@ from unioncam_lab.datasets import (
     boxed_scene,
     by_class,
     compose_mosaic,
+    each_label,
     four_classes,
     listed,
     pictures,
     sample,
+    voc2007_in_imagenet,
+    wordnet_ids,
 )
+from unioncam_lab.engine import accelerate
 from unioncam_lab.images import DEMO_PHOTOS, Picture, demo_photo, load_photo
+from unioncam_lab.methods import grad_cam
+from unioncam_lab.metrics import localize
 from unioncam_lab.scenes import compose_scene
+from unioncam_lab.store import load
 
 # A photo of 40×20 pixels, and what VOC says of it: pixels are counted from 1, and the last one is included.
 ANNOTATION = """<annotation>
@@ -151,7 +167,9 @@ def test_pictures_travel_to_another_process(tmp_path):
         jpeg(tmp_path / f"class {i % 5}" / f"{i}.jpg", colour=(i, 2 * i % 256, 90))
     voc = tmp_path / "VOC2007"
     devkit(voc)
+    archives = tmp_path / "archives"
     names = ("demo", "scenes", "shapes", "mosaics", f"mosaics:{tmp_path}", str(tmp_path), f"voc2007:{voc}")
+    names += (f"ilsvrc2012:{made.validation_tar(archives, 3)}", f"voc2007:{made.voc_tar(archives, 3)}")
     chosen = [pictures(name)[-1] for name in names]
     pickled = pickle.dumps(chosen)
     assert pickle.loads(pickled) == chosen
@@ -240,6 +258,138 @@ def test_a_folder_is_read_with_what_lies_below(tmp_path):
     assert [picture.id for picture in found] == ["b.jpg", "more/a.png"]
     assert found[0].read(32, "square").shape == (3, 32, 32)
     assert found[0].bytes == (tmp_path / "b.jpg").stat().st_size
+
+
+def flat(root, count):
+    return made.write_folder(root, made.validation_files(count))
+
+
+def in_classes(root, count):
+    files = made.validation_files(count).items()
+    return made.write_folder(root, {f"{made.wordnet_id(int(name[15:23]))}/{name}": data for name, data in files})
+
+
+def torchvisions(root, count):
+    """What torchvision.datasets.ImageNet leaves: class folders in val, beside the archives and meta.bin."""
+    in_classes(root / "val", count)
+    made.write_folder(root, {"meta.bin": b"", "train/n01440764/n01440764_1.JPEG": made.photo(0)})
+    return root
+
+
+# Each of them with 12 pictures: (how it is made, what is given below the folder in which it is).
+ILSVRC_LAYOUTS = {
+    "the tar itself": (made.validation_tar, made.VALIDATION_TAR),
+    "a folder that holds the tar": (made.validation_tar, ""),
+    "flat": (flat, ""),
+    "flat, in val": (lambda root, count: flat(root / "val", count), ""),
+    "flat, and val itself": (lambda root, count: flat(root / "val", count), "val"),
+    "class folders": (in_classes, ""),
+    "class folders below": (lambda root, count: in_classes(root / "ILSVRC2012" / "images", count), ""),
+    "torchvision's": (torchvisions, ""),
+}
+
+
+@pytest.mark.parametrize("with_devkit", [False, True], ids=["alone", "with the devkit"])
+@pytest.mark.parametrize("layout", ILSVRC_LAYOUTS)
+def test_ilsvrc2012_is_the_same_in_every_layout(tmp_path, layout, with_devkit):
+    make, given = ILSVRC_LAYOUTS[layout]
+    make(tmp_path, 12)
+    if with_devkit:
+        made.devkit(tmp_path, 12)
+    name, files = f"ilsvrc2012:{tmp_path / given}", made.validation_files(12)
+    found = pictures(name)
+    assert [(picture.id, picture.bytes) for picture in found] == [(id, len(files[id])) for id in sorted(files)]
+    assert [picture.file.read_bytes() for picture in found] == [files[id] for id in sorted(files)]
+    labelled = with_devkit or "class" in layout or layout == "torchvision's"
+    assert [picture.label for picture in found] == [made.wordnet_id(i) if labelled else None for i in range(1, 13)]
+    expected = np.asarray(Image.open(made.io.BytesIO(files[found[4].id])).resize((16, 16), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(255 * found[4].read(16, "square").permute(1, 2, 0), expected, atol=1e-4)
+    assert pickle.loads(pickle.dumps(found[4])).file == found[4].file
+    assert len(pickle.dumps(found[4])) < 1000
+
+
+def test_a_list_chooses_from_the_tar_and_its_checksums_are_checked(tmp_path):
+    available, files = pictures(f"ilsvrc2012:{made.validation_tar(tmp_path, 20)}"), made.validation_files(20)
+    chosen = tmp_path / "chosen.txt"
+    first = (LISTS / "ilsvrc2012_val_2000.txt").read_text().split()[:3]
+    chosen.write_text("\n".join(first))
+    assert [picture.id for picture in listed(available, chosen)] == first
+    chosen.write_text("\n".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}" for name in first))
+    assert [picture.id for picture in listed(available, chosen)] == first
+    chosen.write_text(f"{hashlib.sha256(files[first[1]]).hexdigest()}  {first[0]}")
+    with pytest.raises(
+        ValueError, match=f"^{first[0]} is not the picture that the list .* names: its SHA-256 is another"
+    ):
+        listed(available, chosen)
+
+
+@pytest.mark.parametrize("label", ["top-1", "label"])
+def test_a_run_that_was_begun_from_the_tar_goes_on_from_a_folder(tmp_path, label):
+    """If the label is explained, the classes are five, as many as the network has."""
+    options = {"methods": ["grad_cam"], "protocol": LabProtocol(explained_class=label)}
+    tar, folder = made.validation_tar(tmp_path / "tar", 8), flat(tmp_path / "flat", 8)
+    for place in ("tar", "flat"):
+        made.devkit(tmp_path / place, 8)
+    stopped_run(f"ilsvrc2012:{tar}", tmp_path / "run", after=3, **options)
+    continued = tiny_run(f"ilsvrc2012:{folder}", tmp_path / "run", **options)
+    whole = tiny_run(f"ilsvrc2012:{tar}", **options)
+    assert len(whole.records) == 8
+    pairs = zip(continued.records.itertuples(), whole.records.itertuples(), strict=True)
+    assert all((a.image, a.label, a.target, a.drop) == (b.image, b.label, b.target, b.drop) for a, b in pairs)
+    if label == "label":
+        classes = sorted(made.CLASSES)
+        assert [classes[target] for target in whole.records["target"]] == list(whole.records["label"])
+
+
+def network(classes, favourite):
+    """Return a tiny network with these classes, whose answer is always the favourite."""
+    tiny = TinyClassifier()
+    tiny.classes = tuple(classes)
+    tiny.fc = torch.nn.Linear(tiny.fc.in_features, len(classes))
+    torch.nn.init.normal_(tiny.fc.weight, std=0.01, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.zeros_(tiny.fc.bias)
+    tiny.fc.bias.data[tiny.classes.index(favourite)] = 5.0
+    return accelerate(tiny, "eager", chunk=8)
+
+
+IMAGENET = VGG16_Weights.DEFAULT.meta["categories"]
+
+
+def test_a_small_sample_is_enough_for_the_development_kits_ids_to_name_imagenets_classes(tmp_path):
+    made.validation_tar(tmp_path, 3)
+    made.devkit(tmp_path, 3)
+    protocol = LabProtocol(explained_class="label")
+    options = {"methods": ["grad_cam"], "metrics": ["drop"], "classifier": network(IMAGENET, "tench")}
+    made_run = tiny_run(f"ilsvrc2012:{tmp_path}", protocol=protocol, **options)
+    assert list(made_run.records["class"]) == ["tabby", "English setter", "tench"]
+
+
+def test_the_wordnet_ids_are_those_of_imagenets_classes(tmp_path):
+    """The photos of the records have the id and the name of their class in their own names."""
+    ids = wordnet_ids()
+    assert ids == sorted(set(ids))
+    assert len(ids) == len(IMAGENET) == 1000
+    names = [line.split()[1][:-4] for line in (LISTS / "imagenet_samples_500.sha256").read_text().splitlines()]
+    other = {name for name in names if IMAGENET[ids.index(name[:9])].lower() != name[10:].replace("_", " ").lower()}
+    assert other == {"n02012849_crane"}, "which torchvision calls crane bird"
+
+
+def test_a_broken_development_kit_leaves_the_pictures_without_labels(tmp_path, caplog):
+    made.validation_tar(tmp_path, 2)
+    (tmp_path / made.DEVKIT).write_bytes(b"<html>")
+    assert [picture.label for picture in pictures(f"ilsvrc2012:{tmp_path}")] == [None, None]
+    assert "cannot be used: not a gzip file. The pictures have no labels." in caplog.text
+    with pytest.raises(ValueError, match=r"The protocol explains the label, but no picture of .* has one"):
+        tiny_run(f"ilsvrc2012:{tmp_path}", protocol=LabProtocol(explained_class="label"))
+
+
+def test_a_picture_that_is_in_two_folders_is_one_sentence(tmp_path):
+    flat(tmp_path, 2)
+    in_classes(tmp_path, 2)
+    with pytest.raises(
+        ValueError, match=r"^ILSVRC2012_val_0000000\d\.JPEG is twice in .*: give the folder of one of the"
+    ):
+        pictures(f"ilsvrc2012:{tmp_path}")
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -368,6 +518,297 @@ def test_an_annotation_without_objects_is_a_scene_without_objects(tmp_path):
     assert scene.objects == ()
     assert scene.truth("dog").shape == (20, 20)
     assert not scene.truth("dog").any()
+
+
+VOC_LAYOUTS = {
+    "the tar itself": (made.voc_tar, made.VOC_TAR),
+    "a folder that holds the tar": (made.voc_tar, ""),
+    "VOCdevkit": (made.voc_devkit, "VOCdevkit"),
+    "VOC2007": (made.voc_devkit, "VOCdevkit/VOC2007"),
+    "torchvision's": (made.voc_devkit, ""),
+}
+
+
+@pytest.mark.parametrize("layout", VOC_LAYOUTS)
+def test_voc2007_is_the_same_in_every_layout(tmp_path, layout):
+    make, given = VOC_LAYOUTS[layout]
+    make(tmp_path, 8)
+    found, files = pictures(f"voc2007:{tmp_path / given}"), made.voc_files(8)
+    assert [picture.id for picture in found] == [f"{i:06}.jpg" for i in range(1, 9)], "000009.jpg is not in test.txt"
+    assert [picture.file.read_bytes() for picture in found] == [files[f"JPEGImages/{p.id}"] for p in found]
+    assert [picture.bytes for picture in found] == [len(files[f"JPEGImages/{picture.id}"]) for picture in found]
+    for i, picture in enumerate(found[:4], 1):
+        objects = made.voc_objects(i)
+        classes = sorted({label for label, _, _ in objects})
+        assert (picture.label, picture.labels) == ((classes[0], ()) if len(classes) == 1 else (None, tuple(classes)))
+        scene = picture.scene(192, "square")  # it has 3×4 pixels for each pixel of the photo
+        assert [thing.label for thing in scene.objects] == [label for label, _, _ in objects]
+        for thing, (_, (left, top, right, bottom), _) in zip(scene.objects, objects, strict=True):
+            rows, columns = thing.mask.any(1).nonzero(), thing.mask.any(0).nonzero()
+            assert (rows.min() / 4 + 1, (rows.max() + 1) / 4) == (top, bottom)
+            assert (columns.min() / 3 + 1, (columns.max() + 1) / 3) == (left, right)
+    assert len(pickle.dumps(found[0])) < 1000
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["folder", "tar"])
+def test_without_annotations_the_labels_come_from_the_lists(tmp_path, archived):
+    files = made.voc_files(8)
+    with_boxes = pictures(f"voc2007:{made.write_folder(tmp_path / 'VOC2007', files)}")
+    files = {f"VOC2007/{name}": data for name, data in files.items() if not name.startswith("Annotations/")}
+    place = made.write_tar(tmp_path / "a.tar", files) if archived else made.write_folder(tmp_path / "without", files)
+    without = pictures(f"voc2007:{place}")
+    assert [(p.id, p.label, p.labels) for p in without] == [(p.id, p.label, p.labels) for p in with_boxes]
+    assert not any(picture.has_truth for picture in without)
+
+
+def test_each_class_of_a_picture_that_has_several_is_one(tmp_path):
+    name = f"voc2007:{made.voc_tar(tmp_path, 4)}"
+    found = each_label(pictures(name))
+    assert [(picture.id, picture.label) for picture in found] == [
+        ("000001.jpg dog", "dog"),
+        ("000001.jpg person", "person"),
+        ("000002.jpg cat", "cat"),
+        ("000002.jpg sofa", "sofa"),
+        ("000003.jpg", "bird"),
+        ("000004.jpg", "car"),
+    ]
+    assert not any(picture.labels for picture in found)
+    assert each_label(pictures("demo")) == pictures("demo")
+    protocol = LabProtocol(explained_class="label")
+    assert tiny_setup(name, protocol=protocol).chosen() == found
+    assert [p.id for p in tiny_setup(name, protocol=protocol, limit=1, seed=2).chosen()] in (
+        ["000001.jpg dog", "000001.jpg person"],
+        ["000002.jpg cat", "000002.jpg sofa"],
+        ["000003.jpg"],
+        ["000004.jpg"],
+    ), "the limit counts photos"
+    assert [picture.id for picture in tiny_setup(name).chosen()] == [f"{i:06}.jpg" for i in range(1, 5)]
+
+
+def test_each_class_of_a_picture_is_a_row_that_is_scored_by_its_own_boxes(tmp_path):
+    name, classifier = f"voc2007:{made.voc_tar(tmp_path, 4)}", network(made.VOC_CLASSES, "car")
+    protocol = LabProtocol(explained_class="label")
+    options = {"methods": ["grad_cam"], "metrics": ["energy"], "classifier": classifier, "protocol": protocol}
+    records = tiny_run(name, **options).records
+    assert list(records["label"]) == list(records["class"]) == ["dog", "person", "cat", "sofa", "bird", "car"]
+    scenes = {picture.id: picture.scene(12) for picture in pictures(name)}
+    for row in records.itertuples():
+        truth = scenes[row.image.split()[0]].truth(row.label)
+        image = scenes[row.image.split()[0]].image
+        (evidence,) = capture(classifier, image[None], target_layer=classifier.target_layer, targets=[row.target])
+        assert row.energy == pytest.approx(localize(grad_cam(evidence), truth)["energy"], abs=1e-3)
+
+
+def test_a_network_of_imagenets_classes_is_localized_by_the_boxes_of_vocs(tmp_path):
+    """Its answer is always "tabby", and every second photo of two classes has a cat."""
+    name, classifier = f"voc2007:{made.voc_tar(tmp_path, 8)}", network(IMAGENET, "tabby")
+    done = tiny_run(name, methods=["grad_cam"], metrics=["energy", "pointing"], classifier=classifier)
+    assert list(done.records["image"]) == ["000002.jpg", "000006.jpg"]
+    assert set(done.records["class"]) == {"tabby"}
+    assert done.info["skipped"]["000001.jpg"] == "the network names it tabby, which is not in it"
+    for row in done.records.itertuples():
+        scene = next(picture for picture in pictures(name) if picture.id == row.image).scene(12)
+        assert torch.equal(scene.truth("tabby"), scene.truth("cat"))
+        assert scene.truth("cat").any()
+        (evidence,) = capture(classifier, scene.image[None], target_layer=classifier.target_layer)
+        assert row.energy == pytest.approx(localize(grad_cam(evidence), scene.truth("cat"))["energy"], abs=1e-3)
+
+
+def test_vocs_labels_cannot_be_explained_by_a_network_without_them(tmp_path):
+    name, protocol = f"voc2007:{made.voc_tar(tmp_path, 4)}", LabProtocol(explained_class="label")
+    with pytest.raises(
+        ValueError, match=r"but tiny has no class of the labels of voc2007.* \(bird, car, cat, \.\.\.\)"
+    ):
+        tiny_run(name, tmp_path / "run", classifier=network(IMAGENET, "tabby"), protocol=protocol)
+    assert not (tmp_path / "run").exists()
+
+
+def test_vocs_classes_are_made_of_imagenets():
+    """The 20 classes are those of the challenge; each class of ImageNet is a kind of one of them at most."""
+    kinds = voc2007_in_imagenet()
+    assert list(kinds) == [
+        *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
+        *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    ]
+    named = [name for names in kinds.values() for name in names]
+    assert len(set(named)) == len(named)
+    assert set(named) <= set(IMAGENET)
+    assert len(set(IMAGENET)) == 1000, "so that a name says which class"
+    positions = {label: [IMAGENET.index(name) for name in names] for label, names in kinds.items()}
+    # ImageNet's classes are in the order of their ids, so that birds and dogs are next to each other.
+    assert positions["dog"] == list(range(151, 269))
+    assert positions["bird"] == [*range(7, 25), *range(80, 101), *range(127, 147)]
+    assert IMAGENET[134] == "crane bird"
+    assert not any(set(names) & set(kinds) for names in kinds.values())
+
+
+def test_the_built_in_network_has_the_names_of_imagenets_classes(classifier):
+    assert list(classifier.classes) == IMAGENET
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["folder", "tar"])
+def test_a_picture_without_annotation_is_skipped_where_boxes_are_needed(tmp_path, archived):
+    files = {f"VOC2007/{name}": data for name, data in made.voc_files(8).items() if name != "Annotations/000006.xml"}
+    files["VOC2007/Annotations/000002.xml"] = b"<html>"
+    place = made.write_tar(tmp_path / "a.tar", files) if archived else made.write_folder(tmp_path / "voc", files)
+    options = {"methods": ["grad_cam"], "classifier": network(IMAGENET, "convertible")}
+    boxed = tiny_run(f"voc2007:{place}", metrics=["energy"], **options)
+    assert list(boxed.records["image"]) == ["000004.jpg", "000008.jpg"]
+    assert boxed.info["skipped"]["000006.jpg"] == "The ground truth of 000006.jpg is unknown."
+    assert "000002.xml" in boxed.info["skipped"]["000002.jpg"]
+    assert tiny_run(f"voc2007:{place}", metrics=["drop"], **options).records["image"].nunique() == 8
+
+
+# Broken data, each in a folder and in an archive.
+
+
+def broken_photos():
+    """Return pictures of which some are broken, and the reasons for which these are skipped."""
+    files = dict(sorted(made.validation_files(6).items()))
+    name = "ILSVRC2012_val_0000000{}.JPEG".format
+    files[name(2)] = files[name(2)][:700]
+    files[name(3)] = b"<!DOCTYPE html><html><title>Not found</title></html>"
+    files[name(4)] = b""
+    files[name(5)] = bytes(3000)
+    return files, {
+        name(2): "truncated",
+        name(3): "cannot identify image file: it is a web page",
+        name(4): "cannot identify image file: it is empty",
+        name(5): "cannot identify image file: it holds only zeros",
+    }
+
+
+def command(*options):
+    return main(["run", "--classifier", "runs:eager_tiny", "--methods", "grad_cam", "--metrics", "drop", *options])
+
+
+@pytest.mark.parametrize("archived", [False, True], ids=["folder", "tar"])
+def test_broken_photos_are_skipped_and_the_run_goes_on(tmp_path, archived, capsys):
+    files, reasons = broken_photos()
+    place = made.write_tar(tmp_path / made.VALIDATION_TAR, files) if archived else made.write_folder(tmp_path, files)
+    assert command("--images", f"ilsvrc2012:{place}", "--out", str(tmp_path / "run")) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("2 images are in ")
+    assert len(said) == 5
+    for line, (name, reason) in zip(said[1:], reasons.items(), strict=True):
+        assert line.startswith(f"skipped {name}: The photo {name if archived else place / name}")
+        assert reason in line
+        assert " at 0x" not in line, "the same reason in every process"
+
+
+def cut(path, length):
+    path.write_bytes(path.read_bytes()[:length])
+    return path
+
+
+def test_the_whole_pictures_of_a_tar_that_was_cut_are_explained(tmp_path, capsys, caplog):
+    tar = made.validation_tar(tmp_path, 6)
+    (third, fourth) = [p.file for p in sorted(pictures(f"ilsvrc2012:{tar}"), key=lambda p: p.file.offset)][2:4]
+    cut(tar, fourth.offset + fourth.size // 2)
+    assert command("--images", f"ilsvrc2012:{tar}", "--out", str(tmp_path / "run")) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("3 images are in ")
+    assert f"skipped {fourth.name}: The photo {fourth.name} in {tar} cannot be used: the archive ends after" in said
+    assert third.name not in said
+    (warning,) = {record.getMessage() for record in caplog.records}
+    assert f"{tar} is short or damaged: 4 files of it are found, and {fourth.name} is cut." in warning
+
+
+def refused(tmp_path, capsys, images):
+    """Return the one sentence with which the command stops before it computes."""
+    assert command("--images", images, "--out", str(tmp_path / "run")) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+    return captured.err
+
+
+def test_the_wrong_archive_is_one_sentence_before_the_run(tmp_path, capsys):
+    voc, ilsvrc, devkit = made.voc_tar(tmp_path, 2), made.validation_tar(tmp_path, 3), made.devkit(tmp_path, 2)
+    photo = made.write_folder(tmp_path, {"a.jpg": made.photo(1)}) / "a.jpg"
+    page = made.write_folder(tmp_path, {"page.tar": b"<!DOCTYPE html>"}) / "page.tar"
+    for images, sentence in {
+        f"ilsvrc2012:{voc}": f"The archive {voc} holds no ILSVRC2012_val_*.JPEG, as the validation set does, but VOC",
+        f"voc2007:{ilsvrc}": f"{ilsvrc} holds no VOC2007/ImageSets/Main/test.txt, as VOCdevkit does, but ILSVRC2012_",
+        f"ilsvrc2012:{devkit}": f"{devkit} is not a tar archive: it is compressed by gzip.",
+        f"ilsvrc2012:{photo}": f"{photo} is not a tar archive: ",
+        f"voc2007:{page}": f"{page} is not a tar archive: it is a web page.",
+    }.items():
+        assert sentence in refused(tmp_path, capsys, images)
+
+
+def test_a_download_that_is_not_finished_is_one_sentence(tmp_path, capsys):
+    for kind, tar in {"ilsvrc2012": made.validation_tar(tmp_path, 3), "voc2007": made.voc_tar(tmp_path, 3)}.items():
+        tar.rename(tmp_path / f"{tar.name}.part")
+        sentence = f"only {tar.name}.part, a download that is not finished: finish it.\n"
+        assert refused(tmp_path, capsys, f"{kind}:{tmp_path}").endswith(sentence)
+
+
+def test_a_folder_without_pictures_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "notes.txt").touch()
+    assert "holds no picture (" in refused(tmp_path, capsys, str(tmp_path))
+    assert "holds no ILSVRC2012_val_*.JPEG, as the validation set does, but notes.txt." in refused(
+        tmp_path, capsys, f"ilsvrc2012:{tmp_path}"
+    )
+    assert "There is no folder nowhere, and no archive; give VOCtest_06-Nov-2007.tar" in refused(
+        tmp_path, capsys, "voc2007:nowhere"
+    )
+
+
+@pytest.mark.parametrize("kind", ["", "ilsvrc2012:", "voc2007:"])
+def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path, capsys, monkeypatch, kind):
+    """Whatever this user may read: the system's answer is that of another user's folder."""
+    (tmp_path / "secret").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", os.fspath(path))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
+    said = refused(tmp_path, capsys, f"{kind}{tmp_path / 'secret'}")
+    assert "secret" in said
+    assert "ermission denied" in said or kind == "voc2007:"
+
+
+def test_links_in_a_loop_do_not_stop_a_run(tmp_path, capsys):
+    flat(tmp_path / "pictures", 2)
+    (tmp_path / "pictures" / "up").symlink_to(tmp_path, target_is_directory=True)
+    loop = tmp_path / "pictures" / "loop.jpg"
+    loop.symlink_to(loop)
+    (tmp_path / "pictures" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert command("--images", str(tmp_path / "pictures"), "--out", str(tmp_path / "run")) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("2 images are in ")
+    assert f"skipped loop.jpg: There is no photo {loop}: Too many levels of symbolic links.\n" in said
+    assert f"skipped gone.png: There is no photo {tmp_path / 'pictures' / 'gone.png'}.\n" in said
+    (tmp_path / "self").symlink_to(tmp_path / "self")
+    assert "There is no folder" in refused(tmp_path / "other", capsys, str(tmp_path / "self"))
+    assert "There is no folder" in refused(tmp_path / "other", capsys, f"ilsvrc2012:{tmp_path / 'self'}")
+
+
+def test_a_name_that_is_not_utf8_is_escaped(tmp_path, capsys):
+    names = [b"caf\xe9.png", b"ch\xe2t/broken.png"]
+    folder = tmp_path / os.fsdecode(b"donn\xe9es")
+    try:
+        (folder / os.fsdecode(b"ch\xe2t")).mkdir(parents=True)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    Image.new("RGB", (16, 16), (9, 90, 200)).save(folder / os.fsdecode(names[0]))
+    (folder / os.fsdecode(names[1])).write_bytes(b"<html>")
+    assert command("--images", str(folder), "--out", str(tmp_path / "run")) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("1 images are in ")
+    assert r"skipped ch\xe2t/broken.png: The photo " in said
+    assert r"donn\xe9es/ch\xe2t/broken.png cannot be used: cannot identify image file: it is a web page" in said
+    said.encode("utf-8")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert list(info["skipped"]) == [r"ch\xe2t/broken.png"]
+    records = load(tmp_path / "run").records
+    assert list(records["image"]) == [r"caf\xe9.png"]
+    chosen = tmp_path / "chosen.txt"
+    chosen.write_bytes(names[0])
+    assert [picture.id for picture in listed(pictures(str(folder)), chosen)] == [r"caf\xe9.png"]
 
 
 @pytest.mark.parametrize(
