@@ -35,7 +35,8 @@ SLIM = [4, 4, "M", 4, 4, "M", 8, 8, 8, "M", 8, 8, 8, "M", 16, 16, 16, "M"]
 
 class SlimVGG(vgg.VGG):
     def __init__(self, features, num_classes=1000, **_options):
-        super().__init__(features, num_classes=2, init_weights=False)
+        torch.nn.Module.__init__(self)  # VGG's own would make 25,088 × 4,096 weights
+        self.features, self.avgpool = features, torch.nn.AdaptiveAvgPool2d(7)
         self.classifier = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16 * 7 * 7, num_classes))
 
 

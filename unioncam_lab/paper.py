@@ -12,7 +12,7 @@ One masked pass over a picture serves all methods of a run. So methods with the 
 import os
 import shutil
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -166,7 +166,12 @@ def open_options() -> list[tuple[str, Any]]:
 
 
 def measure(
-    part: Part, out: Path, runner: Runner = serial, workers: int = 1, elsewhere: bool = False, clock=time.perf_counter
+    part: Part,
+    out: Path,
+    runner: Runner | None = None,
+    workers: int = 1,
+    elsewhere: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Pace:
     """Compute the next pictures of a run, 3 for each worker, and return its pace. The run keeps the pictures.
 
@@ -188,7 +193,7 @@ def measure(
 
     def first_ones(setup: Setup, missing: Sequence[Picture]) -> Generator[dict, None, None]:
         nonlocal computed
-        with closing(runner(setup, missing)) as entries:
+        with closing((runner or serial)(setup, missing)) as entries:
             for entry in entries:
                 times.append(clock())
                 computed += "rows" in entry
@@ -265,7 +270,7 @@ def reproduce(
     study: bool = False,
     device: str | None = None,
     precision: Precision = "fp32",
-    runner: Runner = serial,
+    runner: Runner | None = None,
     workers: int = 1,
     elsewhere: bool = False,
 ) -> list[headless.Executed]:
