@@ -25,6 +25,7 @@ from unioncam_lab.datasets import (
     LISTS,
     OTHER_SUFFIXES,
     PHOTO_SUFFIXES,
+    VOC_TEST,
     boxed_scene,
     by_class,
     compose_mosaic,
@@ -743,6 +744,17 @@ def test_a_download_that_is_not_finished_is_one_sentence(tmp_path, capsys):
         tar.rename(tmp_path / f"{tar.name}.part")
         sentence = f"only {tar.name}.part, a download that is not finished: finish it.\n"
         assert refused(tmp_path, capsys, f"{kind}:{tmp_path}").endswith(sentence)
+
+
+def test_a_list_that_is_empty_or_cut_is_one_sentence(tmp_path, capsys):
+    folder = made.write_folder(tmp_path / "voc", {"VOC2007/ImageSets/Main/test.txt": b" "})
+    assert "holds no picture, because its ImageSets/Main/test.txt is empty" in refused(
+        tmp_path, capsys, f"voc2007:{folder}"
+    )
+    tar = made.write_tar(tmp_path / "a.tar", {"VOC2007/ImageSets/Main/test.txt": b"000001\n" * 100})
+    cut(tar, 600)
+    said = refused(tmp_path, capsys, f"voc2007:{tar}")
+    assert f"The list VOC2007/{VOC_TEST} in {tar} cannot be read: the archive ends after 88 of its 700 bytes." in said
 
 
 def test_a_folder_without_pictures_is_one_sentence(tmp_path, capsys):

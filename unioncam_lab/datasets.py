@@ -368,13 +368,14 @@ def _ilsvrc2012(dataset: str, path: str) -> list[Picture]:
 
 
 def _ilsvrc_places(given: Path) -> list[Path]:
-    """Where the validation set can be, the quickest to look through first: torchvision's folder holds 1.3 million
-    pictures for training too."""
+    """Where the validation set can be, the quickest to look through first: a folder can also hold the training set."""
     if not given.is_dir():
         return [given]
     unpacked = any(ILSVRC_PHOTO.fullmatch(path.name) or WORDNET.fullmatch(path.name) for path in given.iterdir())
-    places = [(given / "val").is_dir() and given / "val", unpacked and given]
-    return [place for place in (*places, (given / ILSVRC_TAR).is_file() and given / ILSVRC_TAR, given) if place]
+    places = [given / "val"] if (given / "val").is_dir() else []
+    places += [given] if unpacked else []
+    places += [given / ILSVRC_TAR] if (given / ILSVRC_TAR).is_file() else []
+    return [*places, given]
 
 
 def _ilsvrc_labels(given: Path) -> dict[int, str]:
@@ -392,6 +393,8 @@ def _voc2007(dataset: str, path: str) -> list[Picture]:
     given = _given(path, VOC_TAR)
     inside = _voc_files(given)
     names = _words(inside[VOC_TEST])
+    if not names:
+        raise _holds_no(f"picture, because its {VOC_TEST} is empty", given, VOC_TAR)
     annotations = {name: inside.get(f"Annotations/{name}.xml") for name in names}
     in_lists = {} if all(annotations.values()) else _voc_lists(inside)
     found = []
@@ -442,7 +445,11 @@ def _voc_lists(inside: Mapping[str, Path | Member]) -> dict[str, list[str]]:
 
 
 def _words(file: Path | Member) -> list[str]:
-    return file.read_bytes().decode("utf-8", "backslashreplace").split()
+    try:
+        return file.read_bytes().decode("utf-8", "backslashreplace").split()
+    except (OSError, ValueError) as error:
+        name = str(file) if isinstance(file, Member) else printable(file)
+        raise ValueError(f"The list {name} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
 
 
 CATALOGUE: dict[str, Callable[[str, str], list[Picture]]] = {
