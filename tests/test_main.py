@@ -19,7 +19,7 @@ from unioncam_lab.classifiers import shapes_network
 from unioncam_lab.store import load
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["run", "table", "report", "bench", "notebooks", "train", "readme", "badges"]
+COMMANDS = ["run", "paper", "table", "report", "bench", "notebooks", "download", "train", "readme", "badges"]
 
 
 @pytest.mark.parametrize(
@@ -165,14 +165,16 @@ def test_each_command_has_help_with_an_example(command, capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert f"usage: unioncam {command}" in shown
-    (example,) = re.findall(rf"^  unioncam {command} ?(.*)$", shown, re.M)
-    assert __main__.parser().parse_args([command, *example.split()]).command == command
+    examples = re.findall(rf"^  unioncam {command} ?(.*)$", shown, re.M)
+    assert examples
+    for example in examples:
+        assert __main__.parser().parse_args([command, *example.split()]).command == command
 
 
 def test_a_wrong_command_is_one_sentence():
     refused = asked("rum")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "invalid choice: 'rum' (choose from 'run', 'table'" in refused.stderr
+    assert "invalid choice: 'rum' (choose from 'run', 'paper'" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 
