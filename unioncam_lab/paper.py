@@ -502,7 +502,8 @@ def notebook_values(
     if imagenet:
         few = {"count": min(4, limit), "scenes": min(12, limit)} if limit else {}
         held["11"] = few | {"images": f"ilsvrc2012:{imagenet}", "model": "vgg16"}
-    return dict(sorted((held | {"17": {"out": out}}).items()))
+    held["17"] = {"out": out}
+    return {number: held[number] for number in NOTEBOOKS if number in held}
 
 
 def render(
