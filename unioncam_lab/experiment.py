@@ -388,17 +388,13 @@ def read_ahead(laboratory: Laboratory, chosen: Sequence[Picture]) -> Generator[P
 
     The `read` of such a picture waits until it is read. It raises the picture's own error if it cannot be read.
     """
-    pool = ThreadPoolExecutor(AHEAD, "reads")
-    try:
+    with ThreadPoolExecutor(AHEAD, "reads") as pool:
         coming: deque[Picture] = deque()
         for picture in chosen:
             coming.append(being_read(laboratory, picture, pool))
             if len(coming) > AHEAD:
                 yield coming.popleft()
-        while coming:
-            yield coming.popleft()
-    finally:
-        pool.shutdown(cancel_futures=True)
+        yield from coming
 
 
 def being_read(laboratory: Laboratory, picture: Picture, pool: Executor) -> Picture:
