@@ -645,3 +645,68 @@ def test_couples_are_corrected_for_all_of_them():
     assert found["p"].tolist() == alone
     assert found["p_holm"].tolist() == tables.holm(np.array(alone)).tolist()
     assert (found["clear"] == (found["p_holm"] < tables.LEVEL)).all()
+
+
+def test_above_a_number_of_images_the_limit_of_infinitely_many_draws_is_taken(monkeypatch):
+    """At this number both agree to 0.15 standard errors of the mean and 5 standard deviations of the drawn p."""
+    n = 400
+    random = np.random.default_rng(1)
+    for sample in (random.normal(0.1, 1, n), random.exponential(1, n) - 0.9, random.normal(0, 1, n) ** 3 + 0.1):
+        monkeypatch.setattr(tables, "DRAWN", n)
+        drawn, p = interval(sample), tables._permutation(sample)
+        assert drawn == tables._interval(sample.tobytes()), "at the bound nothing changes"
+        assert p == tables._p_of_signs(sample.tobytes())
+        monkeypatch.setattr(tables, "DRAWN", n - 1)
+        error = sample.std() / np.sqrt(n)
+        assert interval(sample) != drawn
+        assert interval(sample) == pytest.approx(drawn, abs=0.15 * error)
+        assert tables._permutation(sample) == pytest.approx(p, abs=5 * np.sqrt(p * (1 - p) / 9999) + 0.03 * p)
+
+
+def test_the_limit_of_the_resampled_mean_has_its_skewness():
+    """The mean of values from a gamma distribution has one too, which scipy knows by its skewness."""
+    n, shape = 2500, 0.5
+    sample = stats.gamma.ppf((np.arange(n) + 0.5) / n, shape)
+    error, skewness = sample.std() / np.sqrt(n), stats.skew(sample) / np.sqrt(n)
+    low, high = (np.array(interval(sample)) - sample.mean()) / error
+    exact = stats.pearson3.ppf([0.025, 0.975], skewness)
+    assert (low, high) == pytest.approx(tuple(exact), abs=0.003)
+    assert high + low > 0.04, "the normal limit alone would be symmetric"
+
+
+def test_a_few_images_that_decide_are_drawn_at_any_number():
+    """9 differences of the same sign among 3,000 have p = 2 / 2^9; the normal limit would say 0.0027."""
+    few = np.zeros(3000)
+    few[:9] = 1
+    assert tables._permutation(few) == 2 / 2**9
+    assert tables._permutation(np.zeros(3000)) == 1
+    low, high = interval(few)
+    exact = stats.binom.ppf([0.025, 0.975], 3000, 9 / 3000) / 3000
+    assert (low, high) == pytest.approx(exact)
+    assert interval(np.full(3000, 5.0)) == (5, 5)
+    # One difference is larger than all others together: its sign decides, and p is 1.
+    heavy = np.append(np.random.default_rng(0).normal(0, 1e-4, 2999), 1)
+    assert tables._permutation(heavy) == pytest.approx(1, abs=0.05)
+    low, high = interval(heavy)
+    assert (low, high * 3000) == pytest.approx((0, 3), abs=0.05)
+
+
+def test_curves_above_the_bound_have_the_same_intervals(monkeypatch):
+    records = some_records(60)
+    drawn = tables.curve_differences(records, "deletion", ["union_cam"])["union_cam"]
+    assert (drawn[["low", "high"]] == 0).all(axis=None), "the same curves"
+    noise = np.random.default_rng(0).normal(0, 0.1, (len(records), 3))
+    records["deletion_curve"] = [curve + some for curve, some in zip(records["deletion_curve"], noise, strict=True)]
+    drawn = tables.curve_differences(records, "deletion", ["union_cam"])["union_cam"]
+    monkeypatch.setattr(tables, "DRAWN", 59)
+    monkeypatch.setattr(tables, "DECISIVE", 10)
+    limit = tables.curve_differences(records, "deletion", ["union_cam"])["union_cam"]
+    assert limit[["share", "difference"]].equals(drawn[["share", "difference"]])
+    width = (drawn["high"] - drawn["low"]).mean()
+    assert limit[["low", "high"]].to_numpy() == pytest.approx(drawn[["low", "high"]].to_numpy(), abs=0.05 * width)
+
+
+def test_a_method_twice_for_an_image_is_refused():
+    records = some_records(3)
+    with pytest.raises(ValueError, match=r"The records hold 0\.jpg with grad_cam twice"):
+        values(pd.concat([records, records[:1]]), "drop")

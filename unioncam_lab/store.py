@@ -6,31 +6,40 @@
     RECORDS            the folder of the records that come with the project
 
 `run.json` holds all options, versions and checksums. `journal.jsonl` holds a line for each picture until the run is
-finished. Then `records.parquet` holds a row for each picture and method. The column `start` of a row is the position,
-from 0, of the entry in run.json's `started` that describes the machine and the code of the computation.
+finished; when it has PART lines, these pictures move into a part, `records-00000.parquet` and so on. At the end
+`records.parquet` holds a row for each picture and method, and the journal and the parts are deleted. The column `start`
+of a row is the position, from 0, of the entry in run.json's `started` that describes the machine and the code of the
+computation.
 
 This module does not depend on the metrics. A column whose name ends in `_curve` or `_rho` holds arrays, and a column
-whose name begins with `beta_` holds floats.
+whose name begins with `beta_` holds floats. Parquet keeps every value exactly: the curves have single precision, as
+the network's probabilities, and all other numbers double precision.
 """
 
 import errno
 import io
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from unioncam_lab import DATA
 
 RECORDS = DATA / "records"
+PART = 1000  # pictures of the journal that move into a part: with curves it has some 10 MB, which are read in a second
+PARTS = f"records-{5 * '[0-9]'}.parquet"  # pattern of the parts' names
+PICTURES = b"pictures"  # key in a part's metadata: id of each picture -> the reason why it was skipped, or null
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,26 +65,40 @@ def load(out: str | Path) -> Run:
     info = _read_info(out)
     if info is None:
         raise FileNotFoundError(f"The folder {out} holds no run: there is no {out / 'run.json'}.")
-    if "finished" in info:
-        return Run(pd.read_parquet(out / "records.parquet"), info)
-    records, skipped = _collect(Journal(out / "journal.jsonl", repair=False).entries())
-    return Run(records, info | {"skipped": skipped})
+    if "finished" not in info:
+        try:
+            table, skipped = _gather(out)
+        except FileNotFoundError:  # the run has ended in the meantime, and its parts are gone
+            return load(out)
+        info = _read_info(out) or info
+    if "finished" not in info:
+        return Run(table.to_pandas(), info | {"skipped": skipped})
+    return Run(pd.read_parquet(out / "records.parquet"), info)
 
 
 class Journal:
-    """A file with one line for each picture. Each line is written whole or not at all."""
+    """A file with one line for each picture. Each line is written whole or not at all.
+
+    Attributes:
+        path: path of the file, which does not exist while the journal is empty.
+        whole: bytes of the whole lines; a process that is killed can leave a partial line.
+        lines: number of the whole lines.
+    """
 
     def __init__(self, path: Path, repair: bool = True):
         self.path = path
-        content = path.read_bytes() if path.exists() else b""
-        self.whole = content.rfind(b"\n") + 1  # bytes of whole lines; a process that is killed can leave a partial line
-        if repair and self.whole < len(content):
+        content = self._content()
+        self.whole, self.lines = len(content), content.count(b"\n")
+        if repair and path.exists() and self.whole < path.stat().st_size:
             os.truncate(path, self.whole)
 
+    def _content(self) -> bytes:
+        content = self.path.read_bytes() if self.path.exists() else b""
+        return content[: content.rfind(b"\n") + 1]
+
     def entries(self) -> Iterator[dict]:
-        if self.path.exists():
-            with self.path.open("rb") as file:
-                yield from map(json.loads, file.read(self.whole).splitlines())
+        """Return the entries that the file has at the time of this call."""
+        return map(json.loads, io.BytesIO(self._content()))
 
     def append(self, entry: dict):
         line = json.dumps(entry).encode() + b"\n"
@@ -85,9 +108,14 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            os.truncate(self.path, self.whole)
+            if self.path.exists():
+                os.truncate(self.path, self.whole)
             _explain_full_disk(error, self.path.parent)
-        self.whole += len(line)
+        self.whole, self.lines = self.whole + len(line), self.lines + 1
+
+    def clear(self):
+        self.path.unlink(missing_ok=True)
+        self.whole = self.lines = 0
 
 
 class Folder:
@@ -108,16 +136,31 @@ class Folder:
         return self.info["started"][-1] if self.info["started"] else None
 
     def done(self) -> set[str]:
-        """Return the ids of the pictures that are in the journal."""
-        return {entry["image"] for entry in self._journal.entries()}
+        """Return the ids of the pictures that are computed or skipped."""
+        return {entry["image"] for entry in self._journal.entries()}.union(*map(_pictures, _parts(self.path)))
 
     def append(self, entry: dict):
-        """Append a picture's entry, as `experiment.explain_picture` returns it, to the journal."""
+        """Keep a picture's entry, as `experiment.explain_picture` returns it."""
         start = self._position(entry["start"])
         line = {name: value for name, value in entry.items() if name != "start"}
         if "rows" in line:
             line["rows"] = [row | {"start": start} for row in line["rows"]]
         self._journal.append(line)
+        if self._journal.lines >= PART:
+            self._compact()
+
+    def _compact(self):
+        """Move the journal's pictures into parts.
+
+        If this is stopped after a part is written, the journal still has the part's pictures. Whoever reads both leaves
+        these lines out, so nothing is there twice.
+        """
+        parts = _parts(self.path)
+        known: set[str] = set().union(*map(_pictures, parts))
+        free = int(parts[-1].stem.removeprefix("records-")) + 1 if parts else 0
+        for i, table in enumerate(_tables(self._journal.entries(), known), free):
+            write(self.path / f"records-{i:05}.parquet", _parquet(table))
+        self._journal.clear()
 
     def _position(self, start: dict) -> int:
         """Return the position of an entry in `started`; add it if it is new. An entry with another date is not new."""
@@ -129,15 +172,19 @@ class Folder:
         return len(self.info["started"]) - 1
 
     def finish(self, order: Sequence[str]) -> Run:
-        """Write the records, in the given order of the pictures' ids, and delete the journal."""
-        records, skipped = _collect(self._journal.entries(), order)
+        """Write the records, in the given order of the pictures' ids, and delete the journal and the parts."""
+        table, skipped = _gather(self.path, order)
+        write(self.path / "records.parquet", _parquet(table))
         self.info |= {"finished": datetime.now(UTC).date().isoformat(), "skipped": skipped}
-        parquet = io.BytesIO()
-        records.to_parquet(parquet, index=False, compression="zstd")
-        write(self.path / "records.parquet", parquet.getvalue())
         self._write_info()
-        self._journal.path.unlink(missing_ok=True)
-        return Run(records, self.info)
+        self.tidy()
+        return Run(table.to_pandas(), self.info)
+
+    def tidy(self):
+        """Delete what a finished run does not need."""
+        self._journal.clear()
+        for path in self.path.glob(f"{PARTS}*"):
+            path.unlink()
 
     def _write_info(self):
         write(self.path / "run.json", json.dumps(self.info, indent=1).encode())
@@ -163,7 +210,10 @@ def opened(path: Path, info: dict) -> Generator[Folder, None, None]:
             known = _read_info(path)
             if known is not None:
                 _check_same(known["options"], info["options"], path)
-            yield Folder(path, known or info)
+            folder = Folder(path, known or info)
+            if "finished" in folder.info:
+                folder.tidy()  # the run was killed between its end and this
+            yield folder
     except Timeout:
         raise RuntimeError(f"Another run is at work in {path}.") from None
 
@@ -191,19 +241,92 @@ def _explain_full_disk(error: OSError, out: Path) -> NoReturn:
     raise error
 
 
-def _collect(entries: Iterable[dict], order: Sequence[str] | None = None) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return the records in the order of the pictures and methods, and the reason for each skipped picture."""
-    entries = list(entries)
+def _parts(out: Path) -> list[Path]:
+    return sorted(out.glob(PARTS))
+
+
+def _pictures(part: Path) -> dict[str, str | None]:
+    """Return the pictures of a part: id -> the reason why it was skipped, or None. Only the file's end is read."""
+    return _pictures_of(_readable(part, pq.read_schema))
+
+
+def _pictures_of(schema: pa.Schema) -> dict[str, str | None]:
+    return json.loads(schema.metadata[PICTURES])
+
+
+def _readable(part: Path, read: Callable[[BinaryIO], Any]) -> Any:
+    """Read a part with one of pyarrow's functions.
+
+    Raises:
+        ValueError: a sentence, if the part is damaged.
+    """
+    with part.open("rb") as file:
+        try:
+            return read(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            if getattr(error, "errno", None):  # the disk does not answer
+                raise
+            sentence = f"{part} is damaged: delete it and run again, and its pictures are computed again."
+            raise ValueError(sentence) from error
+
+
+def _gather(out: Path, order: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, str]]:
+    """Return the records of an unfinished run and the reason for each skipped picture.
+
+    They are in the given order of the pictures' ids, or as they were computed. The journal may be at work: its pictures
+    move into parts and never back, so that it is read before them.
+    """
+    entries = Journal(out / "journal.jsonl", repair=False).entries()
+    tables = [_readable(part, pq.read_table) for part in _parts(out)]
+    known: set[str] = set().union(*(_pictures_of(table.schema) for table in tables))
+    tables += _tables(entries, known)
+    tables = tables or [_table([])]
+    pictures: dict[str, str | None] = {}
+    for table in tables:
+        pictures |= _pictures_of(table.schema)
+    # A column that is null in a whole part has no type there, and one part can lack a column that another one has.
+    table = pa.concat_tables([table.replace_schema_metadata() for table in tables], promote_options="permissive")
     if order is not None:
         position = {name: i for i, name in enumerate(order)}
-        entries.sort(key=lambda entry: position[entry["image"]])
+        pictures = {name: pictures[name] for name in sorted(pictures, key=position.__getitem__)}
+        if table.num_rows:
+            table = table.take(np.argsort([position[name] for name in table["image"].to_pylist()], kind="stable"))
+    return table, {name: reason for name, reason in pictures.items() if reason is not None}
+
+
+def _tables(entries: Iterator[dict], known: set[str]) -> Iterator[pa.Table]:
+    """Turn a journal's entries into tables of up to PART pictures, without the pictures that are known."""
+    fresh = (entry for entry in entries if entry["image"] not in known)
+    while batch := list(islice(fresh, PART)):
+        yield _table(batch)
+
+
+def _table(entries: Sequence[dict]) -> pa.Table:
+    """Return the rows of some entries, with their PICTURES."""
     records = pd.DataFrame([row for entry in entries for row in entry.get("rows", [])])
     for name in records.columns:
         if name.endswith(("_curve", "_rho")):
             records[name] = [np.array(curve, dtype=np.float32) for curve in records[name]]
         elif name.startswith("beta_"):
             records[name] = records[name].astype(float)
-    return records, {entry["image"]: entry["skipped"] for entry in entries if "skipped" in entry}
+    pictures = {entry["image"]: entry.get("skipped") for entry in entries}
+    table = pa.Table.from_pandas(records, preserve_index=False)
+    return table.replace_schema_metadata({PICTURES: json.dumps(pictures)})
+
+
+def _parquet(table: pa.Table) -> bytes:
+    """Return a table as a Parquet file.
+
+    The bytes of its floats are stored apart, all first bytes, then all second ones. So the signs and exponents, which
+    are alike, compress well, and a curve takes three quarters of the room.
+    """
+    split = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+    lists = [field for field in table.schema if pa.types.is_list(field.type)]
+    split += [f"{field.name}.list.element" for field in lists if pa.types.is_floating(field.type.value_type)]
+    others = [name for name in table.column_names if name not in split]
+    file = io.BytesIO()
+    pq.write_table(table, file, compression="zstd", use_dictionary=others, use_byte_stream_split=split)
+    return file.getvalue()
 
 
 def _read_info(out: Path) -> dict | None:

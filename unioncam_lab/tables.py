@@ -15,6 +15,10 @@ Every quantity is in percent. Tables are data frames: `to_markdown()`, `to_latex
 
 A difference is clear if its paired test has p < 0.01 after Holm's correction for all tests of the same comparison.
 The words "clear", "beyond chance" and "beaten" always refer to this rule.
+
+Up to DRAWN images, intervals and tests draw 9,999 resamples or signs. Above, drawing takes long and much memory, and
+the limit that the drawn means approach is closer to their exact distribution than 9,999 draws are: `interval` and
+`paired` say how. Where a few images decide, the limit does not hold, and the means are drawn at every number of images.
 """
 
 import json
@@ -36,6 +40,8 @@ PUBLISHED = DATA / "published.json"
 TABLES = ("table 1", "table 2", "table 3", "table 4")
 LIBRARY = "xplain-cam"  # the library of a Fusion-CAM author; its reported numbers are for VGG19
 RESAMPLES = 9999
+DRAWN = 2000  # number of images up to which resamples and signs are drawn: as many as the paper's tables have
+DECISIVE = 100  # the limit holds if the values spread like those of more than so many equal ones
 LEVEL = 0.01  # level of significance, after Holm's correction
 
 
@@ -99,22 +105,59 @@ def values(records: pd.DataFrame, quantity: str) -> pd.DataFrame:
     """Return one of the QUANTITIES in percent: a row for each image, a column for each method, in the records' order.
 
     Raises:
-        ValueError: the quantity does not exist, or the records do not hold its columns.
+        ValueError: the quantity does not exist, or the records do not hold its columns, or hold a method twice for an
+            image.
     """
     if quantity not in QUANTITIES:
         raise ValueError(f"There is no quantity {quantity!r}; there are {', '.join(QUANTITIES)}.")
     if quantity not in measured(records):
         raise ValueError(f"The records hold no {quantity}; they give {', '.join(measured(records)) or 'nothing'}.")
-    long = pd.DataFrame(
-        {"image": records["image"], "method": records["method"], "value": QUANTITIES[quantity].of(records)}
-    )
-    table = long.pivot(index="image", columns="method", values="value")
-    return table.loc[records["image"].drop_duplicates(), records["method"].drop_duplicates()]
+    # Several times faster than DataFrame.pivot.
+    (i, images), (j, methods) = (pd.factorize(records[name]) for name in ("image", "method"))
+    if (twice := pd.Series(i * len(methods) + j).duplicated()).any():
+        image, method = records.loc[twice.to_numpy(), ["image", "method"]].iloc[0]
+        raise ValueError(f"The records hold {image} with {method} twice.")
+    table = np.full((len(images), len(methods)), np.nan)
+    table[i, j] = QUANTITIES[quantity].of(records)
+    return pd.DataFrame(table, images.rename("image"), methods.rename("method"))
 
 
 def interval(sample: np.ndarray) -> tuple[float, float]:
-    """Return the bootstrap 95 % interval (percentile, 9,999 resamples) of a mean; NaN for fewer than two values."""
-    return _interval(np.asarray(sample, dtype=float).tobytes())
+    """Return the bootstrap 95 % interval (percentile, 9,999 resamples) of a mean; NaN for fewer than two values.
+
+    For more than DRAWN values it is the limit of infinitely many resamples, by Cornish and Fisher's expansion up to the
+    skewness: the resampled mean has the cumulants of the sample, the r-th divided by N^(r-1) (Hall 1992, *The Bootstrap
+    and Edgeworth Expansion*, chapters 2 and 3). What is left out moves an end by less than 0.003 standard errors.
+    9,999 resamples move it by 0.027 (one standard deviation).
+    """
+    sample = np.asarray(sample, dtype=float)
+    if len(sample) <= DRAWN:
+        return _interval(sample.tobytes())
+    centred = sample - sample.mean()
+    if not _many_decide(centred):
+        low, high = np.percentile(_resampled_means(sample), [2.5, 97.5])
+        return float(low), float(high)
+    z, error = stats.norm.ppf([0.025, 0.975]), centred.std() / np.sqrt(len(sample))
+    skewness = (centred**3).mean() / len(sample) ** 2 / error**3 if error else 0.0
+    low, high = sample.mean() + error * (z + skewness * (z**2 - 1) / 6)
+    return float(low), float(high)
+
+
+def _many_decide(values: np.ndarray) -> bool:
+    """Return whether the mean of values with resampled images, or with random signs, is close to its limit.
+
+    The squares of k equal values and any number of zeros have sum(v²)² / sum(v⁴) = k. This number bounds the skewness
+    and the kurtosis of the mean, and must be above DECISIVE.
+    """
+    squares = values**2
+    return squares.sum() ** 2 >= DECISIVE * (squares**2).sum()
+
+
+def _resampled_means(sample: np.ndarray) -> np.ndarray:
+    """Return the means of RESAMPLES resamples, one at a time. Zeros are not drawn, but only how many values are."""
+    drawn, random = sample[sample != 0], np.random.default_rng(0)
+    counts = random.binomial(len(sample), len(drawn) / len(sample), RESAMPLES)
+    return np.array([drawn[random.integers(0, len(drawn), count)].sum() for count in counts]) / len(sample)
 
 
 # Tables and verdicts need the statistics of the same values again and again.
@@ -331,7 +374,9 @@ def paired(
 
     The test is a permutation test of the mean: it draws the signs of the images' differences 9,999 times, or takes all
     combinations of signs if there are fewer. If each value is 0 or 100, the test is McNemar's exact test on the images
-    where the two methods differ.
+    where the two methods differ. For more than DRAWN differences that are not 0, the mean with random signs has its
+    normal limit, with variance sum(d²) / N² (Lehmann and Romano 2005, *Testing Statistical Hypotheses*, section
+    15.2). At p = 0.01 this is within 3 % of the exact p; 9,999 draws are within 10 % (one standard deviation).
     """
     table = values(records, quantity)
     if method not in table:
@@ -398,7 +443,7 @@ def joined(*records: pd.DataFrame) -> pd.DataFrame:
                 f"The runs explain different classes of {(target[common] != targets[0][common]).sum()} images."
             )
         parts.append(part[part["image"].isin(common) & ~part["method"].isin(seen)])
-        seen |= set(part["method"])
+        seen |= set(part["method"].unique())
     return pd.concat(parts, ignore_index=True)
 
 
@@ -452,7 +497,7 @@ def scorecard(
     """
     rows = []
     for group, label, records, quantity in parts:
-        known, rivals = set(records["method"]), records[records["method"].isin(methods)]
+        known, rivals = set(records["method"].unique()), records[records["method"].isin(methods)]
         if quantity == "seconds":
             better, unit, n = "lower", "s", records["image"].nunique()
             middle = records.groupby("method")["seconds"].median()
@@ -544,7 +589,16 @@ def _mcnemar(difference: np.ndarray) -> float:
 
 def _permutation(difference: np.ndarray) -> float:
     """Return p of the two-sided permutation test of the mean, which draws the signs of the differences."""
-    return _p_of_signs(np.asarray(difference, dtype=float).tobytes())
+    values = np.asarray(difference, dtype=float)
+    if len(values) > DRAWN:
+        values = values[values != 0]  # a zero's sign changes nothing
+    if len(values) <= DRAWN:
+        return _p_of_signs(values.tobytes())
+    if _many_decide(values):
+        return float(2 * stats.norm.sf(abs(values.sum()) / np.sqrt((values**2).sum())))
+    random = np.random.default_rng(0)
+    sums = np.array([values[random.integers(0, 2, len(values), dtype=bool)].sum() for _ in range(RESAMPLES)])
+    return _p((2 * sums - values.sum()) / len(values), values.mean(), drawn=True)
 
 
 @lru_cache(4096)
@@ -552,11 +606,15 @@ def _p_of_signs(difference: bytes) -> float:
     values = np.frombuffer(difference)
     if not values.any():
         return 1.0
-    means, observed = _signs(len(values), RESAMPLES) @ values / len(values), values.mean()
+    means = _signs(len(values), RESAMPLES) @ values / len(values)
+    return _p(means, values.mean(), drawn=2 ** len(values) > RESAMPLES)
+
+
+def _p(means: np.ndarray, observed: float, drawn: bool) -> float:
+    """Return the two-sided p of a mean among those with other signs. If they are drawn, it counts as one more draw."""
     rounding = 100 * np.finfo(float).eps * abs(observed)  # the observed signs are among those drawn
     least = min((means <= observed + rounding).sum(), (means >= observed - rounding).sum())
-    random = 2 ** len(values) > RESAMPLES  # then the observed signs count as one more draw
-    return float(min(1, 2 * (least + random) / (len(means) + random)))
+    return float(min(1, 2 * (least + drawn) / (len(means) + drawn)))
 
 
 @lru_cache(4)
@@ -724,7 +782,7 @@ def substituted(records: pd.DataFrame, methods: dict[str, str]) -> pd.DataFrame:
 def region_maps(records: pd.DataFrame, table: str) -> dict[str, dict[str, str]]:
     """Return those of the REGION_MAPS for which the records hold all methods of one of the paper's tables."""
     methods = set.union(*(set(theirs) for theirs in published(table).values()))
-    has = set(records["method"])
+    has = set(records["method"].unique())
     return {name: own for name, own in REGION_MAPS.items() if {own.get(method, method) for method in methods} <= has}
 
 
@@ -772,8 +830,9 @@ def orders(
         for name, own in region_maps(records, table).items():
             read = substituted(records, own)
             column = f"ours, {name}\n(N = {read['image'].nunique():,})"
-            means[quantity][column] = values(read, quantity)[list(theirs)].mean().to_dict()
-            pairs = paired(read, quantity, "union_cam", list(theirs))
+            ours = values(read, quantity)[list(theirs)]
+            means[quantity][column] = ours.mean().to_dict()
+            pairs = compared(ours, "union_cam", better=QUANTITIES[quantity].better)
             alike[quantity][column] = set(pairs["other"][~pairs["clear"]])
     return means, alike
 
@@ -804,7 +863,7 @@ def by_answer(records: pd.DataFrame) -> dict[str, pd.DataFrame]:
         ValueError: the name of an image holds no label.
     """
     known = named_rightly(records)
-    if missing := set(records["image"]) - set(known.index):
+    if missing := set(records["image"].unique()) - set(known.index):
         raise ValueError(f"The names of {len(missing)} pictures hold no label, such as {min(missing)}.")
     right = records["image"].map(known).astype(bool)
     return {"right": records[right], "wrong": records[~right]}
@@ -823,11 +882,15 @@ def curve_differences(
         to `high`, in percentage points. Each interval covers one step alone, not the whole curve.
     """
     table = records.pivot(index="image", columns="method", values=f"{kind}_curve")
-    drawn = np.random.default_rng(0).multinomial(len(table), np.full(len(table), 1 / len(table)), RESAMPLES)
+    n = len(table)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES) if n <= DRAWN else None
     differences = {}
     for method in methods:
         curves = 100 * (np.stack(list(table[method])) - np.stack(list(table[other]))).astype(float)
-        low, high = np.percentile(drawn @ curves / len(table), [2.5, 97.5], axis=0)
+        if drawn is None:
+            low, high = np.transpose([interval(step) for step in curves.T])
+        else:
+            low, high = np.percentile(drawn @ curves / n, [2.5, 97.5], axis=0)
         share = np.linspace(0, 100, curves.shape[1])
         differences[method] = pd.DataFrame({"share": share, "difference": curves.mean(0), "low": low, "high": high})
     return differences
