@@ -117,9 +117,11 @@ def values(records: pd.DataFrame, quantity: str) -> pd.DataFrame:
     if (twice := pd.Series(i * len(methods) + j).duplicated()).any():
         image, method = records.loc[twice.to_numpy(), ["image", "method"]].iloc[0]
         raise ValueError(f"The records hold {image} with {method} twice.")
-    table = np.full((len(images), len(methods)), np.nan)
-    table[i, j] = QUANTITIES[quantity].of(records)
-    return pd.DataFrame(table, images.rename("image"), methods.rename("method"))
+    given = QUANTITIES[quantity].of(records).to_numpy()
+    table = np.full((len(images), len(methods)), np.nan, given.dtype if given.dtype.kind == "f" else float)
+    table[i, j] = given
+    # Not copied, because the order in memory decides the last digit of means.
+    return pd.DataFrame(table, images.rename("image"), methods.rename("method"), copy=False)
 
 
 def interval(sample: np.ndarray) -> tuple[float, float]:
