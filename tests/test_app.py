@@ -138,10 +138,23 @@ class Visitor:
 
 
 @pytest.fixture(scope="module")
-def visitor(chromium):
+def first_visitor(chromium):
     visitor = Visitor(chromium)
     yield visitor
     visitor.context.close()
+
+
+@pytest.fixture
+def visitor(first_visitor):
+    """One visitor for all tests, who begins each one with the same picture and tab."""
+    page = first_visitor.page
+    page.click("#tab-explain")
+    first_visitor.explained()
+    if page.locator("[data-name=picture]").input_value() != "chelsea":
+        page.select_option("[data-name=picture]", "chelsea")
+        page.wait_for_function("document.querySelector('[data-part=source]').innerText.includes('Egyptian cat')")
+        first_visitor.explained()
+    return first_visitor
 
 
 @pytest.fixture
@@ -270,7 +283,8 @@ def test_the_curves_show_the_photo_at_a_point(visitor):
 
 
 def test_tabs_answer_to_the_arrow_keys(visitor):
-    visitor.page.focus("#tab-metrics")
+    visitor.page.click("#tab-metrics")
+    visitor.page.wait_for_selector(".chart svg")
     visitor.page.keyboard.press("ArrowRight")
     visitor.page.wait_for_selector(".flow")
     assert visitor.page.evaluate("document.activeElement.id") == "tab-explain"

@@ -319,7 +319,7 @@ def change(before: float, now: float) -> str:
 
 def chart(curves: "Curves", at: int, name: str) -> str:
     """The two curves as a drawing, with a line at one of their points."""
-    width, height, left, right, top = 640, 312, 60, 32, 16
+    width, height, left, right, top = 640, 312, 60, 44, 16
     steps, across, up = len(curves.deletion) - 1, width - left - right, height - top - 58
 
     def point(i: float, value: float) -> tuple[float, float]:
