@@ -32,7 +32,6 @@ USED = {
     "ipykernel": 'kernel_name="python3"',
     "jupyter-server-mathjax": 'distribution("jupyter-server-mathjax")',
     "jupyterlab": "jupyter lab ",
-    "voila": "voila notebooks/15_explorer.ipynb",
     "furo": 'html_theme = "furo"',
     "sphinx-copybutton": '"sphinx_copybutton"',
     "nbval": "--nbval-lax",
@@ -156,7 +155,7 @@ def code(path):
 def sources():
     """Return each file of code with the extras whose packages it may import."""
     extras = {
-        "app.py": ["notebooks"],
+        "app.py": ["app"],
         "backends.py": ["lab", "ncnn"],
         "bench.py": ["bench"],
         "cluster.py": ["cluster"],

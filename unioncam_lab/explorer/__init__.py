@@ -28,14 +28,14 @@ def explore(view: View, name: str, alt: str):
     """
     from IPython.display import display
 
-    if os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
-        view = _of_the_address(view)
-    elif not _someone_is_there():
+    voila = "VOILA_PREHEAT" in os.environ
+    if not voila and not _someone_is_there():
         _show_still(view, name, alt)
         return
-    from unioncam_lab.explorer.app import Explorer
+    from unioncam_lab.explorer.app import Explorer, wait_for_visitor
 
-    display(Explorer(view).start())
+    network = wait_for_visitor(view) if voila else None
+    display(Explorer(_of_the_address(view) if voila else view, network=network).start())
 
 
 def _of_the_address(view: View) -> View:

@@ -7,8 +7,10 @@ messages the visitor can cancel. All else is answered at once, in the order in w
 import asyncio
 import difflib
 import io
+import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,7 @@ class Explorer(anywidget.AnyWidget):
     Args:
         view: what it shows first.
         networks: names for `load_classifier` to choose from.
+        network: as `wait_for_visitor` returns it.
 
     Attributes:
         view: what it shows now.
@@ -58,14 +61,20 @@ class Explorer(anywidget.AnyWidget):
     stage = traitlets.Unicode().tag(sync=True)
     below = traitlets.Unicode().tag(sync=True)
 
-    def __init__(self, view: View | None = None, networks: Sequence[str] = tuple(page.NETWORKS), **options):
+    def __init__(
+        self,
+        view: View | None = None,
+        networks: Sequence[str] = tuple(page.NETWORKS),
+        network: Future | None = None,
+        **options,
+    ):
         super().__init__(**options)
         view = view or View()
         self.view, self.explanation = view, None
         self.networks = tuple(dict.fromkeys([*networks, view.classifier]))
         self._own: tuple[str, bytes] | None = None  # name and content of the visitor's file
         self._mask: Tensor | None = None  # what is painted
-        self._loaded: dict[str, Any] = {}
+        self._network, self._loaded = network, {}
         self._pictures: tuple[str, ...] = (view.picture,)
         self._cancelled, self._job, self._later = False, None, None
         self._finished = ""  # the status when nothing is being computed
@@ -137,11 +146,14 @@ class Explorer(anywidget.AnyWidget):
         from unioncam_lab.classifiers import load_classifier
         from unioncam_lab.explorer import explanation, uploads
 
+        if self._network:
+            network, self._network = self._network, None
+            self._loaded |= network.result()
         if view.classifier not in self._loaded:
-            loaded = load_classifier(view.classifier)
+            found = load_classifier(view.classifier)
             while len(self._loaded) >= NETWORKS_KEPT:
                 self._loaded.pop(next(iter(self._loaded)))
-            self._loaded[view.classifier] = loaded
+            self._loaded[view.classifier] = found
         classifier = self._loaded[view.classifier]
         self._pictures = explanation.pictures(view.classifier)
         size = classifier.input_size
@@ -310,6 +322,31 @@ class Explorer(anywidget.AnyWidget):
         await self._in_thread(lambda: found.curves(*options), "Scoring the pictures of both curves")
         self.status = self._finished
         self.draw()
+
+
+def wait_for_visitor(view: View) -> Future | None:
+    """Return when somebody asks Voilà for the page. Its environment variables then tell for which one.
+
+    Voilà starts a kernel before that. It loads the view's network meanwhile, so that its visitor need not wait.
+
+    Returns:
+        The network that is being loaded: name -> classifier; None if Voilà has started this kernel for a visitor.
+    """
+    from voila.utils import wait_for_request
+
+    network = ThreadPoolExecutor(1).submit(_loaded, view) if os.environ["VOILA_PREHEAT"] == "True" else None
+    wait_for_request()
+    return network
+
+
+def _loaded(view: View) -> dict[str, Any]:
+    """Load the view's network and explain the view's picture, for which the network is compiled: name -> classifier."""
+    from unioncam_lab.classifiers import load_classifier
+    from unioncam_lab.explorer import explanation
+
+    classifier = load_classifier(view.classifier)
+    explanation.Explanation(classifier, explanation.picture(view.picture, classifier.input_size)).compute()
+    return {view.classifier: classifier}
 
 
 def _sentence(error: Exception) -> str:

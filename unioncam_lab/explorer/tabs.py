@@ -319,8 +319,8 @@ def change(before: float, now: float) -> str:
 
 def chart(curves: "Curves", at: int, name: str) -> str:
     """The two curves as a drawing, with a line at one of their points."""
-    width, height, left, right, top = 640, 300, 52, 28, 14
-    steps, across, up = len(curves.deletion) - 1, width - left - right, height - top - 46
+    width, height, left, right, top = 640, 312, 60, 44, 16
+    steps, across, up = len(curves.deletion) - 1, width - left - right, height - top - 58
 
     def point(i: float, value: float) -> tuple[float, float]:
         return left + across * i / steps, top + up * (1 - value)
@@ -331,7 +331,7 @@ def chart(curves: "Curves", at: int, name: str) -> str:
         drawn.append(
             f'<path d="M{left} {y:.1f}H{width - right}" class="grid" />'
             f'<text x="{left - 8}" y="{y + 5:.1f}" text-anchor="end">{value:g}</text>'
-            f'<text x="{x:.1f}" y="{top + up + 20}" text-anchor="middle">{100 * value:.0f} %</text>'
+            f'<text x="{x:.1f}" y="{top + up + 24}" text-anchor="middle">{100 * value:.0f} %</text>'
         )
     drawn.append(f'<path d="M{point(at, 0)[0]:.1f} {top}V{top + up}" class="at" />')
     for curve, (colour, dash) in LINES.items():
