@@ -27,7 +27,6 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SYSTEMS = [{"sys_platform": "linux"}, {"sys_platform": "darwin"}, {"sys_platform": "win32", "os_name": "nt"}]
 # Packages that no code imports, each with the words that need it.
 USED = {
-    "pyarrow": "to_parquet(",
     "tabulate": "to_markdown(",
     "ipykernel": 'kernel_name="python3"',
     "jupyter-server-mathjax": 'distribution("jupyter-server-mathjax")',
@@ -161,6 +160,7 @@ def sources():
         "cluster.py": ["cluster"],
         "headless.py": ["notebooks"],
         "launch.py": ["notebooks"],
+        "paper.py": ["notebooks"],
         "style.py": ["notebooks"],
         "train_shapes.py": ["notebooks"],
     }
