@@ -1,5 +1,6 @@
 """Tests of runs on several processes: their records are those of one, and no death loses or repeats a picture."""
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -43,13 +44,17 @@ def until(happened, what):
     deadline = time.monotonic() + WAIT
     while not happened():
         assert time.monotonic() < deadline, what
-        time.sleep(0.005)
+        time.sleep(0.05)  # looking at all processes takes time of its own
 
 
 def workers_of(pid):
     """Return the processes of the workers that a process has started."""
-    children = psutil.Process(pid).children(recursive=True)
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has ended in the meantime
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def of_run(mark):
