@@ -1056,3 +1056,51 @@ def test_growth_begins_at_0_on_one_scale():
     assert first.get_ylim() == second.get_ylim() == pytest.approx((0, 4.4))
     assert (first.get_xlim(), list(first.get_xticks())) == (pytest.approx((0, 210)), [100, 200])
     assert_readable(figure)
+
+
+def test_parts_are_stacked_and_the_narrow_ones_have_no_number():
+    counts = pd.DataFrame({"masked images": [500, 60], "curves": [10, 40]}, index=["VGG16", "small"])
+    figure = figures.parts(counts, ["neutral", "#dddddd"], "passes", "title")
+    first, second = figure.axes[0].containers
+    assert mpl.colors.to_hex(first[0].get_facecolor()) == figures.COLOURS["neutral"]
+    assert {text.get_color() for text in figure.axes[0].texts[:2]} == {"white"}
+    assert {text.get_color() for text in figure.axes[0].texts[2:4]} == {"black"}
+    assert [(bar.get_x(), bar.get_width()) for bar in first] == [(0, 500), (0, 60)]
+    assert [(bar.get_x(), bar.get_width()) for bar in second] == [(500, 10), (60, 40)]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["500", "60", "", "40", "510", "100"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["masked images", "curves"]
+    assert figure.axes[0].get_xlim()[1] > 510
+    shares = figures.parts(pd.DataFrame({"one": [80.0, 99], "other": [20.0, 1]}), ["black", "#dddddd"], "%", "title")
+    assert [text.get_text() for text in shares.axes[0].texts] == ["80", "99", "20", ""], "each sum is 100"
+
+
+def test_durations_have_a_panel_for_each_number_of_pictures_and_tell_what_was_measured():
+    rows = [(2000, "laptop", 40.0, 30.0, 50.0, True, np.nan), (2000, "GPU", 0.7, 0.5, 1.4, False, 1.5)]
+    rows += [(50_000, "laptop", 1000.0, 750.0, 1250.0, True, np.nan), (50_000, "GPU", 17.5, 12.0, 35.0, False, 35.0)]
+    columns = ["pictures", "machine", "hours", "low", "high", "measured", "dollars"]
+    figure = figures.durations(pd.DataFrame(rows, columns=columns), "title")
+    assert titles(figure) == ["2,000 pictures", "50,000 pictures"]
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["1.7 days", "42 minutes, $2"], ["1.4 months", "18 hours, $35"]]
+    line, dot, _, empty = figure.axes[0].lines
+    assert list(line.get_xdata()) == [30, 50]
+    assert list(dot.get_xdata()) == [40]
+    assert (dot.get_markerfacecolor(), empty.get_markerfacecolor()) == (figures.COLOURS["neutral"], "white")
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    ticks = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["1 hour", "1 day", "1 month"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        (0.001, "0.06 minutes"),
+        (1 / 60, "1 minute"),
+        (0.99, "59 minutes"),
+        (1, "1 hour"),
+        (100, "4.2 days"),
+        (9000, "1 year"),
+    ],
+)
+def test_a_duration_is_said_in_its_largest_unit(hours, words):
+    assert figures.duration(hours) == words

@@ -30,6 +30,7 @@ SMALL = {
     "16_cost": {"photo": "rocket", "size": 96, "compared": 64, "theta": 40, "seconds": 0.1},
     "17_reproduction_report": {"level": 0.05},
     "18_your_own_network": {"count": 4, "seed": 7, "theta": 60},
+    "19_at_scale": {"photo": "coffee", "photos": 3, "gpus": 2, "price": 0.5},
 }
 
 

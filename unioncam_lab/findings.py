@@ -871,6 +871,7 @@ SHOWN = {
     "16": ("seconds and memory, beside two libraries; how they grow; half precision", "§ 4.2"),
     "17": ("each claim of both papers with two verdicts, on the paper's setup and on ours", "all"),
     "18": ("one cell for each kind of network: one logit, several labels, grey images, a transformer, timm", ""),
+    "19": ("time, price and disk space of 50,000 pictures; two workers, one of which is killed", "§ 4.2"),
 }
 # Ways through the notebooks that take longer than half an hour.
 WAYS = {
@@ -936,11 +937,12 @@ def readme_demo() -> str:
     beside = sum(chapter.seconds for chapter in every if not chapter.alone)
     alone = sum(chapter.seconds for chapter in every if chapter.alone)
     numbers = " and ".join(chapter.number for chapter in every if chapter.alone)
+    last = "Notebooks {} measure seconds, so they run" if " " in numbers else "Notebook {} measures seconds, so it runs"
     return _paragraph(
         f"""`make demo` runs as many notebooks at a time as there are cores. `build/index.html` is there at once: it
         says what runs, what waits and when all will be there. Each page can be read as soon as its notebook has run,
-        that of notebook 00 first. Notebook {numbers} measures seconds, so it runs last and alone. On 2 cores with
-        AVX2, notebook 00 took {every[0].seconds:.0f} seconds, and all of them together about
+        that of notebook 00 first. {last.format(numbers)} last and alone. On 2 cores with AVX2, notebook
+        00 took {every[0].seconds:.0f} seconds, and all of them together about
         {(beside / 2 + alone) / 60:.0f} minutes."""
     )
 

@@ -481,6 +481,89 @@ def cost(costs: DataFrame) -> Figure:
     return figure
 
 
+@styled()
+def parts(counts: DataFrame, colours: Sequence[str], axis: str, title: str) -> Figure:
+    """Draw a stacked bar for each row, with a part for each column. Parts that are wide enough have their value.
+
+    The sum stands beside each bar, unless all sums are equal, as of shares.
+
+    Args:
+        counts: values of 0 or more.
+        colours: of the columns, each a name in COLOURS or any colour of Matplotlib.
+        axis: label of the axis.
+        title: of the figure.
+    """
+    figure, axes = plt.subplots(figsize=(9.5, 1.5 + 0.55 * len(counts)))
+    left, widest = np.zeros(len(counts)), counts.sum(axis=1).max()
+    for (name, values), colour in zip(counts.items(), colours, strict=True):
+        colour = COLOURS.get(colour, colour)
+        bars = axes.barh(counts.index, values, left=left, color=colour, edgecolor="white", height=0.65, label=name)
+        dark = np.dot(mpl.colors.to_rgb(colour), (0.3, 0.59, 0.11)) < 0.5
+        numbers = [f"{value:.0f}" if value > 0.04 * widest else "" for value in values]
+        axes.bar_label(bars, numbers, label_type="center", color="white" if dark else "black")
+        left = left + values.to_numpy()
+    for y, total in enumerate([] if np.allclose(left, widest) else left):
+        axes.text(total + 0.01 * widest, y, f"{total:.0f}", va="center", weight="bold")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    axes.invert_yaxis()
+    axes.set(xlabel=axis, xlim=(0, 1.08 * widest))
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+SPANS = {"minute": 1 / 60, "hour": 1.0, "day": 24.0, "week": 168.0, "month": 730.5, "year": 8766.0}  # in hours
+
+
+@styled()
+def durations(estimates: DataFrame, title: str) -> Figure:
+    """Draw how long each machine computes, on a logarithmic axis, in a panel for each number of pictures.
+
+    A dot is an estimate, and its line goes from the lowest to the highest one. A dot is filled if the machine's rate
+    was measured, and empty if it is assumed.
+
+    Args:
+        estimates: `pictures`, `machine`, `hours`, `low` and `high` (hours, too), `measured` (bool), and `dollars`, the
+            price of the hours; NaN if there is none.
+        title: of the figure.
+    """
+    counts = estimates["pictures"].unique()
+    machines = list(dict.fromkeys(estimates["machine"]))
+    size = 4 + 4.2 * len(counts), 1.9 + 0.5 * len(machines)
+    figure, panels = plt.subplots(1, len(counts), figsize=size, sharey=True, squeeze=False)
+    low, high = 0.4 * estimates["low"].min(), 3 * estimates["high"].max()
+    ticks = {name: hours for name, hours in SPANS.items() if low < hours < high and name != "week"}  # too near a month
+    colour = COLOURS["neutral"]
+    for axes, count in zip(panels[0], counts, strict=True):
+        for row in estimates[estimates["pictures"] == count].itertuples():
+            y = machines.index(row.machine)
+            axes.plot([row.low, row.high], [y, y], color=colour, linewidth=4, alpha=0.35, solid_capstyle="round")
+            axes.plot(row.hours, y, "o", color=colour, mfc=colour if row.measured else "white", mew=2, markersize=9)
+            price = "" if np.isnan(row.dollars) else f", ${row.dollars:,.0f}"
+            above = {"xytext": (0, 9), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(duration(row.hours) + price, (row.hours, y), **above)
+        axes.set(title=f"{count:,} pictures", xscale="log", xlim=(low, high), ylim=(len(machines) - 0.5, -0.7))
+        axes.set_xticks(list(ticks.values()), [f"1 {name}" for name in ticks], minor=False)
+        axes.minorticks_off()
+        axes.grid(axis="x", alpha=0.4)
+    panels[0, 0].set_yticks(range(len(machines)), machines)
+    look = {"color": "none", "mec": colour, "mew": 2, "marker": "o", "markersize": 9}
+    keys = [mpl.lines.Line2D([], [], mfc=face, **look) for face in (colour, "white")]
+    figure.legend(keys, ["measured rate", "assumed rate"], loc="outside lower center", ncols=2)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def duration(hours: float) -> str:
+    """Return a time in words, in the largest unit of which it has at least one: "2.5 days".
+
+    >>> duration(1.5), duration(60)
+    ('1.5 hours', '2.5 days')
+    """
+    name = next((name for name in reversed(SPANS) if SPANS[name] <= hours), "minute")
+    count = f"{hours / SPANS[name]:.2g}"
+    return f"{count} {name}" + ("" if count == "1" else "s")
+
+
 def _dots(axes: Axes, rows: DataFrame):
     """Draw a mean with its interval for each method, from the top, in the methods' colours."""
     for place, (method, row) in enumerate(rows.iterrows()):
