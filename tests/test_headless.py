@@ -454,7 +454,7 @@ def test_every_parameter_of_the_notebooks_has_a_type(path):
     for name in named:
         if name in paths:
             assert headless.values_for(path, {name: "2007"}) == {name: str(Path("2007").resolve())}
-        elif name in {"photo", "scale", "precision", "other"}:
+        elif name in {"photo", "scale", "precision", "other", "model"}:
             assert headless.values_for(path, {name: "2007"}) == {name: "2007"}
         else:
             with pytest.raises(ValueError, match=rf"The parameter {name} is 'word'; in {path.stem} it has the type "):
