@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from torchvision.datasets.utils import check_md5
 from torchvision.datasets.voc import DATASET_YEAR_DICT
@@ -20,6 +19,7 @@ from tqdm.auto import tqdm
 
 from unioncam_lab import progress_disabled
 from unioncam_lab.archives import kind
+from unioncam_lab.store import explain_full_disk
 
 PIECE = 2**18  # bytes that are read and written at a time
 PATIENCE = 60  # seconds without a byte after which a connection counts as cut off
@@ -145,15 +145,7 @@ def _explained(url: str, part: Path):
             f"{part.parent}."
         ) from error
     except OSError as error:
-        _explain_full_disk(error, part)
-
-
-def _explain_full_disk(error: OSError, part: Path) -> NoReturn:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise OSError(
-            error.errno, f"The disk of {part.parent} is full. Free some space, and run the same command again"
-        ) from error
-    raise error
+        explain_full_disk(error, f"The disk of {part.parent} is full. Free some space, and run the same command again")
 
 
 def _megabytes(count: int) -> str:

@@ -27,7 +27,7 @@ from unioncam_lab.classifiers import load_classifier
 from unioncam_lab.datasets import pictures, sample
 from unioncam_lab.experiment import PAPER_METHODS
 from unioncam_lab.methods import CONTROLS, find_title
-from unioncam_lab.store import RECORDS, load
+from unioncam_lab.store import RECORDS, load, load_finished
 from unioncam_lab.tables import alone, paired, standing, values
 
 README, START = ROOT / "README.md", ROOT / "notebooks" / "00_start_here.ipynb"
@@ -380,8 +380,7 @@ def _run(folder: Path, name: str) -> str:
         _NotRun: there is none, it is not finished, or all its pictures were skipped.
     """
     path = folder.resolve() / name
-    made = load(path) if (path / "run.json").exists() else None
-    if made is None or "finished" not in made.info or made.records.empty:
+    if load_finished(path) is None:
         raise _NotRun(VOC if name.startswith("voc2007") else ILSVRC)
     return str(path)
 

@@ -12,7 +12,7 @@ One masked pass over a picture serves all methods of a run. So methods with the 
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -171,7 +171,6 @@ def measure(
     runner: Runner | None = None,
     workers: int = 1,
     elsewhere: bool = False,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Pace:
     """Compute the next pictures of a run, 3 for each worker, and return its pace. The run keeps the pictures.
 
@@ -184,18 +183,17 @@ def measure(
         out: folder of the experiment.
         runner, elsewhere: as in `experiment.run`.
         workers: number of workers of the runner.
-        clock: returns seconds.
 
     Raises:
         ValueError, OSError, RuntimeError: as `experiment.run`.
     """
-    begun, times, computed = clock(), [], 0
+    begun, times, computed = time.perf_counter(), [], 0
 
     def first_ones(setup: Setup, missing: Sequence[Picture]) -> Generator[dict, None, None]:
         nonlocal computed
         with closing((runner or serial)(setup, missing)) as entries:
             for entry in entries:
-                times.append(clock())
+                times.append(time.perf_counter())
                 computed += "rows" in entry
                 yield entry
                 if computed == MEASURED * workers and len(times) < len(missing):
@@ -424,14 +422,14 @@ def table_run(setup: Setup, out: str | Path | None = None) -> store.Run:
 
 def _serving(setup: Setup, out: Path) -> store.Run | None:
     """The finished run in a folder, with the Setup's methods only, if it serves the Setup."""
-    if not (out / "run.json").exists():
+    made = store.load_finished(out)
+    if made is None:
         return None
-    made = store.load(out)
     options = made.info["options"]
     name = setup.classifier if isinstance(setup.classifier, str) else getattr(setup.classifier, "name", None)
     asked = (name, setup.limit, setup.seed, setup.protocol, setup.dataset.partition(":")[0])
     held = (options["classifier"], options["limit"], options["seed"], LabProtocol(**options["protocol"]))
-    if "finished" not in made.info or asked != (*held, made.info["images"].partition(":")[0]):
+    if asked != (*held, made.info["images"].partition(":")[0]):
         return None
     if not (set(setup.methods) <= set(options["methods"]) and set(setup.metrics) <= set(options["metrics"])):
         return None
@@ -448,8 +446,7 @@ def studied(folder: str | Path) -> dict[str, store.Run]:
     folder = Path(folder)
     found = {}
     for path in sorted((folder / "options").glob("*/run.json")):
-        made = store.load(path.parent)
-        if "finished" in made.info and len(made.records):
+        if made := store.load_finished(path.parent):
             found["=".join(path.parent.name.rsplit("_", 1))] = made
     if not found:
         return {}
@@ -466,7 +463,7 @@ def write_report(out: Path) -> Path:
     """Write report.md: the paper's tables beside ours, and the claims with what decides them. Return its path."""
     text = ["# The paper's experiment"]
     for table, name in TABLES.items():
-        made = _finished(out / name)
+        made = store.load_finished(out / name)
         text.append(f"## {table.capitalize()}")
         if made is None:
             text.append("Not run.")
@@ -482,12 +479,6 @@ def write_report(out: Path) -> Path:
     return path
 
 
-def _finished(folder: Path) -> store.Run | None:
-    """The run in a folder; None if there is none, it is not finished, or all its pictures were skipped."""
-    made = store.load(folder) if (folder / "run.json").exists() else None
-    return made if made and "finished" in made.info and len(made.records) else None
-
-
 def notebook_values(
     imagenet: str | Path | None, voc: str | Path | None, out: Path, limit: int | None = None
 ) -> dict[str, dict[str, Any]]:
@@ -498,7 +489,7 @@ def notebook_values(
     for number, name in (("07", "ilsvrc2012"), ("08", "voc2007"), ("09", "ilsvrc2012"), ("10", "ablation")):
         values[number] = usual | {"folder": voc if number == "08" else imagenet, "out": out / name}
     values["12"] = values["07"]
-    held = {number: given for number, given in values.items() if _finished(given["out"])}
+    held = {number: given for number, given in values.items() if store.load_finished(given["out"])}
     if imagenet:
         few = {"count": min(4, limit), "scenes": min(12, limit)} if limit else {}
         held["11"] = few | {"images": f"ilsvrc2012:{imagenet}", "model": "vgg16"}

@@ -76,6 +76,12 @@ def load(out: str | Path) -> Run:
     return Run(pd.read_parquet(out / "records.parquet"), info)
 
 
+def load_finished(out: str | Path) -> Run | None:
+    """Load the run in a folder; None if there is none, it is not finished, or all its pictures were skipped."""
+    made = load(out) if (Path(out) / "run.json").exists() else None
+    return made if made and "finished" in made.info and len(made.records) else None
+
+
 class Journal:
     """A file with one line for each picture. Each line is written whole or not at all.
 
@@ -110,7 +116,7 @@ class Journal:
         except OSError as error:
             if self.path.exists():
                 os.truncate(self.path, self.whole)
-            _explain_full_disk(error, self.path.parent)
+            explain_full_disk(error, _kept(self.path.parent))
         self.whole, self.lines = self.whole + len(line), self.lines + 1
 
     def clear(self):
@@ -229,16 +235,18 @@ def write(path: Path, content: bytes):
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        _explain_full_disk(error, path.parent)
+        explain_full_disk(error, _kept(path.parent))
 
 
-def _explain_full_disk(error: OSError, out: Path) -> NoReturn:
-    """Raise the error again, with a sentence if the disk is full."""
+def explain_full_disk(error: OSError, sentence: str) -> NoReturn:
+    """Raise the error again, with the sentence if the disk is full."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise OSError(
-            error.errno, f"The disk is full. What was computed is kept in {out}: free some space, and run it again"
-        ) from error
+        raise OSError(error.errno, sentence) from error
     raise error
+
+
+def _kept(out: Path) -> str:
+    return f"The disk is full. What was computed is kept in {out}: free some space, and run it again"
 
 
 def _parts(out: Path) -> list[Path]:

@@ -270,10 +270,8 @@ class Explanation:
 
     def curves(self, method: Compared, target: int, theta: float = 10, reading: Reading = "channel") -> Curves:
         """Return the deletion and the insertion curve of a method's map, in STEPS steps or a few less."""
-        uses = (theta, reading) if method == "union_cam" else (theta,) if method == "fusion_cam" else ()
-        return _kept(
-            self._maps, ("curves", method, target, *uses), lambda: self._curves(method, target, theta, reading)
-        )
+        name = self._curves_name(method, target, theta, reading)
+        return _kept(self._maps, name, lambda: self._curves(method, target, theta, reading))
 
     def _curves(self, method: Compared, target: int, theta: float, reading: Reading) -> Curves:
         evidence, cam = self.evidence(target), self.cam(method, target, theta, reading)
